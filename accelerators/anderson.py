@@ -1,0 +1,211 @@
+"""Anderson acceleration, types I and II, at every evaluation.
+
+With r = f(x) - x and, over the last m evaluations, S = [dx], Y = [dr], the next point is
+
+    x+ = f(x) - (S + Y) gamma - (1 - relaxation) (r - Y gamma)
+
+where type II takes gamma = argmin ||r - Y gamma||_W (Anderson 1965) and type I solves S' W Y gamma = S' W r (Fang & Saad
+2009). W is the map's metric, so that the method is invariant where the map is.
+
+Numerics: the columns are scaled to unit length, which makes `regularization` relative (an absolute ridge fails: it
+stops working when the residual becomes small), the inner products are kept and updated from evaluation to evaluation,
+and one step of refinement against Y itself recovers what squaring the condition number cost.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fixedpoint import Accelerator, Evaluation, Range
+from fixedpoint.settings import Setting
+
+
+class AndersonState(NamedTuple):
+    """The history of each instance: ring buffers of differences and their inner products."""
+
+    x: Tensor
+    """(B, n) the last point."""
+    residual: Tensor
+    """(B, n) its residual."""
+    dx: Tensor
+    """(B, m, n) S, unused slots zero."""
+    dr: Tensor
+    """(B, m, n) Y, unused slots zero."""
+    gram: Tensor
+    """(B, m, m) Y' W Y (type II) or S' W Y (type I)."""
+    count: Tensor
+    """(B,) int64, evaluations seen."""
+    metric: Tensor
+    """(B, n) diagonal of W."""
+
+
+class Anderson(Accelerator):
+    """Anderson acceleration; `AndersonI` and `AndersonII` choose the secant condition.
+
+    Args:
+        memory: m >= 1, differences kept. The useful range is about 5 to 20.
+        regularization: relative ridge >= 0 on the unit-length columns.
+        relaxation: in (0, 2); 1 takes the whole step.
+        interval: extrapolate at every `interval`-th evaluation, plain steps between.
+        start: plain evaluations before the history begins: a map's transient makes bad secants.
+        norm: "map" for the map's metric, "euclidean" to ignore it.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    uses_features: ClassVar[bool] = False
+    tunable: ClassVar[Mapping[str, Setting]] = {
+        "memory": Range(3, 25, integer=True),
+        "start": Range(0, 8, integer=True),
+    }
+
+    def __init__(
+        self,
+        memory: int = 10,
+        regularization: float = 1e-10,
+        relaxation: float = 1.0,
+        interval: int = 1,
+        start: int = 0,
+        norm: Literal["map", "euclidean"] = "map",
+    ) -> None:
+        _require("memory", memory >= 1, "at least 1", memory)
+        _require("regularization", 0 <= regularization < 1, "a number in [0, 1)", regularization)
+        _require("relaxation", 0 < relaxation < 2, "a number in (0, 2)", relaxation)
+        _require("interval", interval >= 1, "at least 1", interval)
+        _require("start", start >= 0, "at least 0", start)
+        _require("norm", norm in ("map", "euclidean"), '"map" or "euclidean"', norm)
+        self.memory, self.regularization, self.relaxation = memory, regularization, relaxation
+        self.interval, self.start, self.norm = interval, start, norm
+
+    def init(
+        self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None
+    ) -> tuple[Tensor, AndersonState]:
+        """Start at x0 with an empty history."""
+        batch, size = x0.shape
+        if metric is None or self.norm == "euclidean":
+            metric = torch.ones_like(x0)
+        empty = x0.new_zeros(batch, self.memory, size)
+        return x0, AndersonState(
+            x=x0,
+            residual=torch.zeros_like(x0),
+            dx=empty,
+            dr=empty.clone(),
+            gram=x0.new_zeros(batch, self.memory, self.memory),
+            count=torch.zeros(batch, dtype=torch.int64, device=x0.device),
+            metric=metric.expand_as(x0),
+        )
+
+    def step(self, at: Evaluation, state: AndersonState) -> tuple[Tensor, AndersonState]:
+        """Record the newest difference, then extrapolate."""
+        state = self._record(at, state)
+        gamma = self._weights(at.residual, state)
+        mixed = at.fx - _combine(gamma, state.dx) - _combine(gamma, state.dr)
+        if self.relaxation != 1:
+            mixed = mixed - (1 - self.relaxation) * (at.residual - _combine(gamma, state.dr))
+        turn = (state.count % self.interval == 0)[:, None]
+        usable = turn & torch.isfinite(mixed).all(1, keepdim=True)
+        return torch.where(usable, mixed, at.fx), state
+
+    def _record(self, at: Evaluation, state: AndersonState) -> AndersonState:
+        """The state with the difference to the last evaluation in the ring's next slot."""
+        new_x, new_r = at.x - state.x, at.residual - state.residual
+        slot = (state.count - self.start - 1) % self.memory
+        here = torch.arange(self.memory, device=slot.device) == slot[:, None]
+        here = here & (state.count > self.start)[:, None]  # (B, m): all False until there is a pair
+        dx = torch.where(here[:, :, None], new_x[:, None], state.dx)
+        dr = torch.where(here[:, :, None], new_r[:, None], state.dr)
+        row = _rows_times(dr, state.metric * self._left(new_x, new_r))
+        column = row if self._symmetric else _rows_times(self._left(dx, dr), state.metric * new_r)
+        gram = torch.where(here[:, :, None], row[:, None, :], state.gram)
+        gram = torch.where(here[:, None, :], column[:, :, None], gram)
+        return AndersonState(at.x, at.residual, dx, dr, gram, state.count + 1, state.metric)
+
+    def _weights(self, residual: Tensor, state: AndersonState) -> Tensor:
+        """(B, m) gamma; zero for unused slots, whose rows hold the ridge alone."""
+        left = self._left(state.dx, state.dr)
+        right_scale = _lengths(state.dr, state.metric)
+        left_scale = right_scale if self._symmetric else _lengths(left, state.metric)
+        ridge = max(self.regularization, 16 * torch.finfo(residual.dtype).eps)
+        identity = torch.eye(self.memory, dtype=residual.dtype, device=residual.device)
+        matrix = state.gram / left_scale[:, :, None] / right_scale[:, None, :] + ridge * identity
+        solve = self._factor(matrix)
+        gamma, rest = torch.zeros_like(right_scale), residual
+        for _ in range(2):  # the second round is the refinement
+            gamma = gamma + solve(_rows_times(left, state.metric * rest) / left_scale) / right_scale
+            rest = residual - _combine(gamma, state.dr)
+        return gamma
+
+    _symmetric: ClassVar[bool]
+    """Whether the Gram matrix is."""
+
+    @staticmethod
+    @abstractmethod
+    def _left(dx: Tensor, dr: Tensor) -> Tensor:
+        """The vectors that gamma's residual is made orthogonal to."""
+
+    @staticmethod
+    @abstractmethod
+    def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+        """A solver of (B, m, m) systems for right-hand sides (B, m); non-finite where it fails."""
+
+
+class AndersonI(Anderson):
+    """Anderson acceleration of type I: the quasi-Newton update of the Jacobian itself."""
+
+    _symmetric = False
+
+    @staticmethod
+    def _left(dx: Tensor, dr: Tensor) -> Tensor:
+        return -dx  # so that the matrix is monotone, and the ridge helps, where the map is nonexpansive
+
+    @staticmethod
+    def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+        q, r = torch.linalg.qr(matrix)  # not LU: batched LU is unsafe under changed thread counts
+
+        def solve(b: Tensor) -> Tensor:
+            return torch.linalg.solve_triangular(r, q.mT @ b[:, :, None], upper=True)[:, :, 0]
+
+        return solve
+
+
+class AndersonII(Anderson):
+    """Anderson acceleration of type II: the residual is minimised over the history."""
+
+    _symmetric = True
+
+    @staticmethod
+    def _left(dx: Tensor, dr: Tensor) -> Tensor:
+        return dr
+
+    @staticmethod
+    def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        factor = torch.where((info == 0)[:, None, None], factor, torch.nan)
+        return lambda b: torch.cholesky_solve(b[:, :, None], factor)[:, :, 0]
+
+
+def _rows_times(rows: Tensor, vector: Tensor) -> Tensor:
+    """(B, m, n) x (B, n) -> (B, m)."""
+    return (rows @ vector[:, :, None])[:, :, 0]
+
+
+def _combine(gamma: Tensor, rows: Tensor) -> Tensor:
+    """(B, m) x (B, m, n) -> (B, n)."""
+    return (gamma[:, None, :] @ rows)[:, 0]
+
+
+def _lengths(rows: Tensor, metric: Tensor) -> Tensor:
+    """(B, m) lengths of the rows in the metric; 1 for zero rows (whose derivative would be NaN)."""
+    squared = (rows * rows * metric[:, None]).sum(2)
+    return torch.sqrt(torch.where(squared > 0, squared, torch.ones_like(squared)))
+
+
+def _require(name: str, holds: bool, expected: str, got: object) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")

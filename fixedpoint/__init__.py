@@ -1,0 +1,41 @@
+"""Classical and learned acceleration of fixed-point iterations, for any map.
+
+The protocols are in `protocol`, the one loop in `iterate`, its front door in `solving`; `maps`, `accelerators`,
+`cones` and `families` are the registries of plug-ins.
+"""
+
+from fixedpoint.adjoint import AdjointWarning
+from fixedpoint.iterate import unroll
+from fixedpoint.protocol import Accelerator, Context, FixedPointMap, ProblemFamily, Signature
+from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
+from fixedpoint.settings import Choice, Range
+from fixedpoint.solution import Assessment, Evaluation, Progress, Solution, Status, Trajectory
+from fixedpoint.solving import Truncated, solve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Accelerator",
+    "AdjointWarning",
+    "Assessment",
+    "Choice",
+    "Context",
+    "Evaluation",
+    "FixedPointMap",
+    "ProblemFamily",
+    "Progress",
+    "Range",
+    "Registry",
+    "RegistryError",
+    "Signature",
+    "Solution",
+    "Status",
+    "Trajectory",
+    "Truncated",
+    "accelerators",
+    "cones",
+    "families",
+    "maps",
+    "solve",
+    "unroll",
+]

@@ -1,0 +1,232 @@
+"""The only loop: every map with every accelerator, of fixed length (`unroll`) or with stopping (`run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fixedpoint import leaves
+from fixedpoint.protocol import Accelerator, FixedPointMap, select_rows
+from fixedpoint.registry import accelerators
+from fixedpoint.solution import Assessment, Evaluation, Progress, Status, Trajectory
+
+Callback = Callable[[Progress], Any]
+
+_COMPACT_FROM = 8
+"""Smaller batches are not worth re-indexing."""
+
+
+class Iteration:
+    """A batch in flight: `evaluate`, then `advance`, again and again. One map evaluation per round, by construction."""
+
+    def __init__(
+        self, map: FixedPointMap, context: Any, accelerator: Accelerator, start: Tensor | None = None
+    ) -> None:
+        accelerator.check(map.signature)
+        x0 = map.initial(context) if start is None else start
+        features = map.featurize(context) if accelerator.uses_features else None
+        self.map, self.context, self.accelerator = map, context, accelerator
+        self.x, self.state = accelerator.init(x0, features, map.metric(context))
+
+    def evaluate(self) -> tuple[Evaluation, Any, Assessment]:
+        """Evaluate the map at the current point: (evaluation, by-products, assessment)."""
+        x = self.map.retract(self.x, self.context)
+        fx, aux = self.map.evaluate(x, self.context)
+        at = Evaluation(x, fx, fx - x)
+        return at, aux, self.map.assess(at, aux, self.context)
+
+    def advance(self, at: Evaluation, done: Tensor | None = None) -> None:
+        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, and their state."""
+        x, state = self.accelerator.step(at, self.state)
+        if done is None:
+            self.x, self.state = x, state
+        else:
+            self.x = freeze(done, at.x, x)
+            self.state = leaves.transform(lambda old, new: freeze(done, old, new), self.state, state)
+
+    def compact(self, keep: Tensor) -> None:
+        """Keep only the rows in `keep` (int64)."""
+        self.x = self.x[keep]
+        self.state = leaves.transform(lambda t: t[keep], self.state)
+        self.context = select_rows(self.context, keep)
+
+
+def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """`old` on the rows in `done` (B,), `new` elsewhere."""
+    return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
+
+
+def resolve(accelerator: Accelerator | str | None) -> Accelerator:
+    """An accelerator from an instance, a registered name or None (plain iteration).
+
+    Raises:
+        TypeError: something else was given.
+    """
+    if accelerator is None:
+        accelerator = "picard"
+    if isinstance(accelerator, str):
+        accelerator = accelerators.create(accelerator)
+    if not isinstance(accelerator, Accelerator):
+        raise TypeError(
+            f"accelerator: expected an Accelerator, a registered name or None, got {accelerator!r}"
+        )
+    return accelerator
+
+
+def unroll(
+    map: FixedPointMap,
+    problem: Any,
+    accelerator: Accelerator | str | None = None,
+    steps: int = 10,
+    *,
+    start: Tensor | None = None,
+) -> Trajectory:
+    """Exactly `steps` evaluations from the start, every one recorded, all of it differentiable.
+
+    Args:
+        map: the map.
+        problem: a batch (or a single problem, taken as a batch of one) of the map's problems.
+        accelerator: an instance, a registered name, or None for the plain iteration.
+        steps: T >= 1.
+        start: (B, n) first point instead of the map's cold start.
+
+    Raises:
+        ValueError: bad structure, or steps below 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {steps}")
+    batch = leaves.check(problem, map.ranks)
+    if batch is None:
+        problem = leaves.batched(problem, map.ranks)
+    context = map.setup(problem)
+    iteration = Iteration(map, context, resolve(accelerator), checked_start(start, map, problem, batch))
+    rounds = []
+    for step in range(steps):
+        at, aux, assessment = iteration.evaluate()
+        rounds.append((at.x, at.fx, assessment.residual, map.output(at, aux, context)))
+        if step + 1 < steps:
+            iteration.advance(at)
+    return Trajectory(*leaves.transform(lambda *ts: torch.stack(ts), rounds[0], *rounds[1:]))
+
+
+class Run(NamedTuple):
+    """What the stopping loop returns for a batch; the fields are those of `Solution`."""
+
+    x: Tensor
+    output: Any
+    residual: Tensor
+    status: Tensor
+    evaluations: Tensor
+
+
+def run(
+    map: FixedPointMap,
+    context: Any,
+    accelerator: Accelerator,
+    start: Tensor | None,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    callback: Callback | None = None,
+    invalid: Tensor | None = None,
+) -> Run:
+    """The stopping loop: instances freeze as they finish and leave the batch when half of it is done.
+
+    Where values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
+    """
+    iteration = Iteration(map, context, accelerator, start)
+    rows = torch.arange(iteration.x.shape[0], device=iteration.x.device)
+    result: Run | None = None
+    done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
+    for count in range(1, max_evaluations + 1):
+        at, aux, assessment = iteration.evaluate()
+        status = _verdict(at, assessment, tolerance)
+        if count == 1 and invalid is not None:
+            status = torch.where(invalid, Status.INVALID, status)
+        if count == max_evaluations:
+            status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
+        now = Run(
+            at.x,
+            map.output(at, aux, iteration.context),
+            assessment.residual,
+            status,
+            torch.full_like(status, count),
+        )
+        result = _record(result, now, rows, done)
+        finished = done | (status != Status.RUNNING)
+        if callback is not None:
+            progress = Progress(count, result.residual.detach().clone(), result.status.clone())
+            if callback(progress):
+                early = result.status == Status.RUNNING
+                return result._replace(status=torch.where(early, Status.MAX_EVALUATIONS, result.status))
+        live = _live(finished)
+        if count == max_evaluations or (live is not None and live.numel() == 0):
+            break
+        iteration.advance(at, finished)
+        done = finished
+        if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= finished.shape[0] // 2:
+            iteration.compact(live)
+            rows, done = rows[live], done[live]
+    assert result is not None
+    return result
+
+
+def _verdict(at: Evaluation, assessment: Assessment, tolerance: float) -> Tensor:
+    """(B,) status after an evaluation. Non-finite numbers outrank everything else."""
+    residual, status = assessment
+    finite = torch.isfinite(at.fx).all(dim=1) & ~torch.isnan(residual)
+    eps = torch.finfo(at.x.dtype).eps
+    size = torch.linalg.vector_norm(at.x, dim=1)
+    still = torch.linalg.vector_norm(at.residual, dim=1) <= 2 * eps * size
+    running = status == Status.RUNNING
+    status = torch.where(running & still & (tolerance > 0), Status.STALLED, status)
+    status = torch.where(running & (residual <= tolerance), Status.CONVERGED, status)
+    return torch.where(finite, status, Status.DIVERGED)
+
+
+def _record(result: Run | None, now: Run, rows: Tensor, done: Tensor) -> Run:
+    """Write the current batch's rows that are still in flight into the full-size result."""
+    if result is None:
+        return now
+    if rows.shape[0] == result.status.shape[0]:
+        return leaves.transform(lambda old, new: freeze(done, old, new), result, now)
+
+    def write(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, rows, freeze(done, old[rows], new))
+
+    return leaves.transform(write, result, now)
+
+
+def _live(finished: Tensor) -> Tensor | None:
+    """Indices of unfinished rows; None where the values cannot be read (inside vmap)."""
+    try:
+        return torch.nonzero(~finished).flatten()
+    except RuntimeError:
+        return None
+
+
+def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:
+    if start is None:
+        return None
+    size = map.signature.size
+    expected = (size,) if batch is None else (batch, size)
+    if tuple(start.shape) != expected:
+        raise ValueError(f"start: expected shape {expected}, got {tuple(start.shape)}")
+    dtype = next(t.dtype for t in leaves.tensors(problem).values() if t.is_floating_point())
+    if start.dtype != dtype:
+        raise TypeError(f"start: expected the problem's dtype {dtype}, got {start.dtype}")
+    if concrete(start) and not bool(torch.isfinite(start).all()):
+        raise ValueError("start: expected finite numbers, got NaN or infinity")
+    return start.unsqueeze(0) if batch is None else start
+
+
+def concrete(tensor: Tensor) -> bool:
+    """Whether values can be read (not inside vmap)."""
+    try:
+        bool(tensor.reshape(-1)[:1].isnan().any())
+    except RuntimeError:
+        return False
+    return True

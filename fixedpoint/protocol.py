@@ -1,0 +1,228 @@
+"""The three things a user may plug in: a map, an accelerator, a family of problems.
+
+A map knows nothing of accelerators and an accelerator nothing of maps; the loop in `iterate` runs any pair:
+
+    problem --setup--> context --initial--> x --+--> retract --> evaluate --> assess --> stop? --> output
+                          |                     |                   |
+                          +----featurize--> phi-+   accelerator.step(Evaluation, state) --> next x
+
+This is Algorithm 1 of Venkataraman & Amos, "Neural Fixed-Point Acceleration for Convex Optimization" (2021).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from fixedpoint import adjoint, leaves
+from fixedpoint.settings import Setting
+from fixedpoint.solution import Assessment, Evaluation, Status
+
+Problem = TypeVar("Problem")
+Ctx = TypeVar("Ctx")
+
+TRAITS = frozenset({"contractive", "averaged", "nonexpansive", "homogeneous"})
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What an accelerator may know of a map before it sees a problem; JSON-able.
+
+    Raises:
+        ValueError: a size below 1, an unknown trait, or an averagedness outside (0, 1].
+    """
+
+    size: int
+    """n, the length of x."""
+    features: int = 0
+    """k, the width of `featurize`; 0 when it is not known before a problem is seen."""
+    traits: frozenset[str] = frozenset()
+    """Promises that `check_map` tests on samples, in the map's own metric: "contractive", "averaged",
+    "nonexpansive", "homogeneous" (of degree 1)."""
+    averagedness: float | None = None
+    """The a for which f = (1 - a) I + a N with N nonexpansive; None when not declared. An outer relaxation b
+    keeps the iteration convergent while a b <= 1 (Krasnosel'skii-Mann)."""
+    coordinates: Mapping[str, Any] = field(default_factory=dict)
+    """Everything that changes the meaning of the coordinates of x (sizes, scalings, forms), JSON-able."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size: expected at least 1, got {self.size}")
+        object.__setattr__(self, "traits", frozenset(self.traits))
+        if unknown := self.traits - TRAITS:
+            raise ValueError(f"traits: unknown {sorted(unknown)}; known are {sorted(TRAITS)}")
+        if self.averagedness is not None and not 0 < self.averagedness <= 1:
+            raise ValueError(f"averagedness: expected a number in (0, 1], got {self.averagedness}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The signature as plain JSON types."""
+        return {**asdict(self), "traits": sorted(self.traits), "coordinates": dict(self.coordinates)}
+
+    @property
+    def hash(self) -> str:
+        """Hex digest of what fixes the coordinates of x: equal hashes mean interchangeable states."""
+        text = json.dumps({"size": self.size, "coordinates": dict(self.coordinates)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Context(NamedTuple):
+    """A prepared batch of problems. What belongs to a row and what the batch shares is declared here, never
+    guessed from a shape: `rows` is indexed when finished instances leave the batch, `shared` is left alone.
+    """
+
+    rows: Any
+    """A pytree (a NamedTuple, say) of batch-first tensors; None entries are allowed."""
+    shared: Any = None
+    """Anything: a matrix or a factor that all instances use."""
+    problem: Any = None
+    """The problem it was made from: gradients are taken with respect to its leaves."""
+
+
+class FixedPointMap(ABC, Generic[Problem, Ctx]):
+    """A map f(x; problem) whose fixed point is wanted, for a whole batch at a time.
+
+    The simplest map writes `signature`, `initial` and `forward` and takes as its problem a tensor or NamedTuple
+    of batch-first tensors. Laws (`fixedpoint.checks.check_map` tests them): shape and dtype kept; inputs never
+    changed; bitwise repeatable; row i of the result depends on row i of the input only; differentiable, composing
+    with torch.func; declared traits true.
+    """
+
+    signature: Signature
+    ranks: ClassVar[Mapping[str, int] | None] = None
+    """Number of axes of each problem leaf, by name, for ONE instance without the batch axis. A leaf of that rank
+    is shared by the batch, a leaf with one axis more has a row per instance, and a problem none of whose leaves
+    has the extra axis is a single problem. None: every leaf is batch-first."""
+    tunable: ClassVar[Mapping[str, Setting]] = {}
+    """Constructor arguments that `fixedpoint tune` may choose."""
+
+    @abstractmethod
+    def initial(self, context: Ctx) -> Tensor:
+        """(B, n) the cold start."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Ctx) -> Tensor:
+        """(B, n) -> (B, n): f(x)."""
+
+    def faults(self, problem: Problem) -> Mapping[str, Tensor]:
+        """Data faults of single instances: message -> (B,) bool. Non-finite numbers are found by the core."""
+        return {}
+
+    def setup(self, problem: Problem) -> Ctx:
+        """Once per batch: scale, factor. Default: the problem itself is the context, every leaf a row."""
+        return problem  # type: ignore[return-value]
+
+    def featurize(self, context: Ctx) -> Tensor:
+        """(B, k) what a learned accelerator sees of the problem. Default: the rows, flattened."""
+        rows = [t for t in leaves.tensors(_rows(context)).values() if t.is_floating_point()]
+        return torch.cat([t.reshape(t.shape[0], -1) for t in rows], dim=1)
+
+    def retract(self, x: Tensor, context: Ctx) -> Tensor:
+        """(B, n) the representative of x. Default x; a homogeneous map normalises here, so that its fixed point
+        is isolated.
+        """
+        return x
+
+    def evaluate(self, x: Tensor, context: Ctx) -> tuple[Tensor, Any]:
+        """(f(x), by-products for `assess` and `output`), so that nothing is computed twice."""
+        return self.forward(x, context), None
+
+    def metric(self, context: Ctx) -> Tensor | None:
+        """(B, n) positive diagonal of the norm in which f is nonexpansive; None for the Euclidean norm."""
+        return None
+
+    def assess(self, evaluation: Evaluation, aux: Any, context: Ctx) -> Assessment:
+        """The residual (B,) that the tolerance applies to, and verdicts. Default: ||f(x) - x||_2, no verdicts."""
+        residual = torch.linalg.vector_norm(evaluation.residual, dim=-1)
+        return Assessment(residual, torch.full_like(residual, Status.RUNNING, dtype=torch.int64))
+
+    def output(self, evaluation: Evaluation, aux: Any, context: Ctx) -> Any:
+        """What the user asked for: a tensor or NamedTuple of batch-first tensors. Default: f(x)."""
+        return evaluation.fx
+
+    def implicit_vjp(self, x_star: Tensor, context: Ctx, cotangent: Tensor) -> Problem:
+        """Gradient of <cotangent, x*> with respect to the leaves of the problem.
+
+        Solves (I - d(f o retract)/dx)^T w = cotangent, then returns (df/dproblem)^T w in the problem's own
+        structure. The default serves any map (`fixedpoint.adjoint`); a map with structure overrides it.
+
+        Warns:
+            AdjointWarning: the linear system was not solved for some instances (it names them).
+        """
+        return adjoint.implicit_vjp(self, x_star, context, cotangent)
+
+
+def _rows(context: Any) -> Any:
+    """The batch-first part of a context: of a `Context` its rows, of anything else all of it."""
+    return context.rows if isinstance(context, Context) else context
+
+
+def select_rows(context: Any, index: Tensor) -> Any:
+    """The context of the instances in `index` (int64, (B',)); what is shared stays as it is."""
+    taken = leaves.transform(lambda t: t[index], _rows(context))
+    return context._replace(rows=taken) if isinstance(context, Context) else taken
+
+
+class Accelerator(ABC):
+    """Chooses the next point from evaluations: g_init and g_acc of Algorithm 1.
+
+    A state is a NamedTuple (or other pytree) of batch-first tensors of fixed shape and dtype; the accelerator
+    itself holds settings (and weights) only, so that instances never couple and runs never interfere.
+    """
+
+    uses_features: ClassVar[bool] = True
+    """Whether `init` reads `features`; when False the loop does not compute them and passes None."""
+    tunable: ClassVar[Mapping[str, Setting]] = {}
+    """Constructor arguments that `fixedpoint tune` may choose."""
+
+    def check(self, signature: Signature) -> None:  # noqa: B027 - an optional hook
+        """Raise ValueError when this accelerator cannot serve maps of this signature. Default: it serves all."""
+
+    @abstractmethod
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Any]:
+        """(x_1, state) from the cold start (B, n), the features (B, k) and the diagonal metric (B, n)."""
+
+    @abstractmethod
+    def step(self, at: Evaluation, state: Any) -> tuple[Tensor, Any]:
+        """(next x (B, n), next state) after one evaluation."""
+
+
+class ProblemFamily(ABC):
+    """A distribution of problems for one bound map: what is tuned, trained and compared on."""
+
+    map: FixedPointMap
+    tunable: ClassVar[Mapping[str, Setting]] = {}
+    """Constructor arguments that `fixedpoint tune` may choose: the map's, and the problem's form."""
+    form: str = "standard"
+    """Name of the formulation, for tables."""
+    error_kind: str = "residual"
+    """"kkt" when `error` is the KKT error of a conic program in its original data, else "residual"."""
+
+    @abstractmethod
+    def sample(self, batch: int, *, generator: torch.Generator) -> Any:
+        """A batch of `batch` problems, drawn with `generator` alone."""
+
+    def error(self, problem: Any, output: Any, residual: Tensor) -> Tensor:
+        """(B,) the error that comparisons report. Default: the map's own undamped residual."""
+        return residual
+
+    def reference(self, problem: Any) -> Tensor | None:
+        """(B, n) the fixed points, where they are known independently of the iteration."""
+        return None
+
+    def peers(self) -> list[Any]:
+        """Outside solvers (`fixedpoint.evaluation.Peer`) to print beside ours."""
+        return []
+
+    @classmethod
+    def tuned_file(cls) -> Path:
+        """The family's shipped settings: NAME_OF_MODULE.json beside the module, whether or not it exists."""
+        return Path(inspect.getfile(cls)).with_suffix(".json")

@@ -1,0 +1,352 @@
+"""The front door: `solve`, its checks of what the caller gave, and gradients through a solve."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fixedpoint import leaves
+from fixedpoint.adjoint import warn_instances
+from fixedpoint.iterate import Callback, Run, checked_start, concrete, freeze, resolve, run
+from fixedpoint.protocol import Accelerator, FixedPointMap
+from fixedpoint.solution import Evaluation, Solution, Status
+
+
+class Truncated(NamedTuple):
+    """`gradient=Truncated(steps)`: differentiate the last `steps` plain evaluations at the solution only.
+
+    Equals the first `steps` terms of the Neumann series of the implicit gradient; memory does not grow with the
+    number of evaluations.
+    """
+
+    steps: int
+
+
+Gradient = Literal["unroll", "implicit"] | Truncated | None
+
+
+def solve(
+    map: FixedPointMap,
+    problem: Any,
+    accelerator: Accelerator | str | None = None,
+    *,
+    tolerance: float = 1e-6,
+    max_evaluations: int = 1000,
+    start: Tensor | None = None,
+    callback: Callback | None = None,
+    gradient: Gradient = None,
+    on_invalid: Literal["raise", "mark"] = "raise",
+) -> Solution:
+    """Solve a batch of fixed-point problems (or a single one), each to its own stopping point.
+
+    Args:
+        map: the map f.
+        problem: a batch of its problems, or one (then the solution has no batch axis; a map that declares no
+            `ranks` takes batches only).
+        accelerator: an `Accelerator`, a registered name such as "anderson-2", or None for the plain iteration.
+        tolerance: an instance converges when the map's residual is at most this; 0 uses the whole budget.
+        max_evaluations: most evaluations of the map per instance.
+        start: (B, n) first point instead of the map's cold start, in the problem's dtype.
+        callback: called with a `Progress` after every evaluation; a true return value stops the solve.
+        gradient: None for none; "implicit" (implicit function theorem, exact at the solution, memory of one
+            evaluation); "unroll" (through every step); `Truncated(k)` (through k plain steps at the solution).
+        on_invalid: what to do with instances whose data cannot be used: "raise" an error that names them, or
+            "mark" them INVALID and solve the rest.
+
+    Returns:
+        A `Solution`. What one instance does is in its status; it never raises.
+
+    Raises:
+        ValueError: bad structure, options or data; TypeError: mixed dtypes, wrong kinds. The message names the argument.
+
+    Composes with torch.func (grad, jacrev, vmap). Inside vmap the mapped axis joins the batch, except for
+    gradient="unroll", which there runs the whole budget.
+    """
+    if gradient not in (None, "implicit", "unroll") and not isinstance(gradient, Truncated):
+        raise ValueError(
+            f'gradient: expected None, "implicit", "unroll" or Truncated(steps), got {gradient!r}'
+        )
+    if isinstance(gradient, Truncated) and gradient.steps < 1:
+        raise ValueError(f"gradient: Truncated(steps) expects at least 1 step, got {gradient.steps}")
+    if on_invalid not in ("raise", "mark"):
+        raise ValueError(f'on_invalid: expected "raise" or "mark", got {on_invalid!r}')
+    accelerator = resolve(accelerator)
+    batch = leaves.check(problem, map.ranks)
+    start = checked_start(start, map, problem, batch)
+    if batch is None:
+        problem = leaves.batched(problem, map.ranks)
+    parts = leaves.tensors(problem)
+    dtype = next(t.dtype for t in parts.values() if t.is_floating_point())
+    _check_budget(tolerance, max_evaluations, dtype)
+    _check_differentiable(parts, start, gradient)
+
+    spec = _Spec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid)
+    if gradient == "unroll":
+        result = spec.run(parts, start)
+    else:
+        inputs = parts if gradient == "implicit" else {name: t.detach() for name, t in parts.items()}
+        result = _attach(spec, gradient, parts, _Solve.apply(spec, start, *inputs.values()))
+    solution = Solution(*result)
+    return solution if batch is not None else Solution(*leaves.first(result))
+
+
+def _check_budget(tolerance: float, max_evaluations: int, dtype: torch.dtype) -> None:
+    """The door's checks of the stopping rule.
+
+    Raises:
+        ValueError: a tolerance that is negative, not finite or below what the dtype can reach; a budget below 1.
+    """
+    floor = 4 * torch.finfo(dtype).eps
+    if not math.isfinite(tolerance) or tolerance < 0 or 0 < tolerance < floor:
+        raise ValueError(
+            f"tolerance: expected at least {floor:.1e} for {dtype} (or 0 to use the whole budget), got {tolerance!r}"
+        )
+    if max_evaluations < 1:
+        raise ValueError(f"max_evaluations: expected at least 1, got {max_evaluations}")
+
+
+def _check_differentiable(parts: dict[str, Tensor], start: Tensor | None, gradient: Gradient) -> None:
+    """Refuse gradients that would silently be zero.
+
+    Raises:
+        ValueError: a leaf requires grad but gradient is None; a gradient with respect to the start of a solve
+            whose fixed point does not depend on it.
+    """
+    if not torch.is_grad_enabled():
+        return
+    wanted = [name for name, t in parts.items() if t.requires_grad]
+    if gradient is None and wanted:
+        raise ValueError(
+            f'gradient: {", ".join(wanted)} require(s) grad, which gradient=None would drop; choose "implicit", '
+            f'"unroll" or Truncated(steps), or solve under torch.no_grad()'
+        )
+    if gradient != "unroll" and start is not None and start.requires_grad:
+        raise ValueError(
+            "start: its gradient through a fixed point is exactly zero (the solution does not depend on it); "
+            'train a start through gradient="unroll" or fixedpoint.unroll'
+        )
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """Everything of a solve but its tensors: what `_Solve` carries beside them."""
+
+    map: FixedPointMap
+    accelerator: Accelerator
+    problem: Any
+    """Gives structure and names only: its tensors are replaced by those of each call."""
+    tolerance: float
+    max_evaluations: int
+    callback: Callback | None
+    on_invalid: str
+    outputs: list[Any] = field(default_factory=list)
+    """The structure of the map's output, left here by the forward pass (a Function returns flat tensors)."""
+
+    def with_parts(self, parts: dict[str, Tensor]) -> Any:
+        return leaves.replace(self.problem, parts)
+
+    def run(self, parts: dict[str, Tensor], start: Tensor | None) -> Run:
+        """Screen the data, then run the loop; invalid instances come back as NaN."""
+        problem, invalid = self._screened(self.with_parts(parts))
+        result = run(
+            self.map,
+            self.map.setup(problem),
+            self.accelerator,
+            start,
+            tolerance=self.tolerance,
+            max_evaluations=self.max_evaluations,
+            callback=self.callback,
+            invalid=invalid,
+        )
+        return result if invalid is None else blank(result, invalid)
+
+    def _screened(self, problem: Any) -> tuple[Any, Tensor | None]:
+        """The problem with unusable rows replaced by a good one, and which they were (None when all are good).
+
+        Raises:
+            ValueError: a fault with on_invalid="raise", or no usable instance at all.
+        """
+        ranks = self.map.ranks
+        parts = leaves.tensors(problem)
+        if not all(concrete(t) for t in parts.values()):
+            return problem, None
+        with torch.no_grad():
+            size = next(t.shape[0] for name, t in parts.items() if leaves.is_row(name, t, ranks))
+            faults = leaves.nonfinite(problem, ranks, size)
+            bad = torch.stack(list(faults.values())).any(0)
+            if not bool(bad.all()):  # the map's own tests may assume finite data
+                clean = leaves.substitute(problem, ranks, bad) if bool(bad.any()) else problem
+                faults |= {message: rows & ~bad for message, rows in self.map.faults(clean).items()}
+            bad = torch.stack(list(faults.values())).any(0)
+        if not bool(bad.any()):
+            return problem, None
+        if self.on_invalid == "raise" or bool(bad.all()):
+            found = [
+                f"{message} in instance(s) {torch.nonzero(rows).flatten().tolist()[:8]}"
+                for message, rows in faults.items()
+                if bool(rows.any())
+            ]
+            hint = ' (on_invalid="mark" solves the others)' if not bool(bad.all()) else ""
+            raise ValueError("; ".join(found) + hint)
+        return leaves.substitute(problem, ranks, bad), bad
+
+
+class _Solve(torch.autograd.Function):
+    """A solve as one differentiable operation (implicit rule); under vmap the mapped axis joins the batch."""
+
+    @staticmethod
+    def forward(spec: _Spec, start: Tensor | None, *parts: Tensor) -> tuple[Tensor, ...]:
+        result = spec.run(dict(zip(leaves.tensors(spec.problem), parts, strict=True)), start)
+        spec.outputs.append(leaves.transform(lambda t: t[:0], result.output))
+        return (
+            result.x,
+            result.residual,
+            result.status,
+            result.evaluations,
+            *leaves.tensors(result.output).values(),
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        spec, _, *parts = inputs
+        ctx.spec = spec
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(output[0], output[2], *parts)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor, *_: Any) -> tuple[Any, ...]:
+        x, status, *parts = ctx.saved_tensors
+        return None, None, *_Adjoint.apply(ctx.spec, x, status, cotangent, *parts)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], spec: _Spec, start: Tensor | None, *parts: Tensor) -> Any:
+        folded, _ = _fold_parts(info.batch_size, in_dims[2:], spec, parts, share=True)
+        start = None if start is None else _fold(start, in_dims[1], info.batch_size)
+        results = _Solve.apply(spec, start, *folded)
+        return tuple(_unfold(t, info.batch_size) for t in results), tuple(0 for _ in results)
+
+
+class _Adjoint(torch.autograd.Function):
+    """The backward pass of `_Solve`: the map's implicit vector-Jacobian product."""
+
+    @staticmethod
+    def forward(
+        spec: _Spec, x: Tensor, status: Tensor, cotangent: Tensor, *parts: Tensor
+    ) -> tuple[Tensor, ...]:
+        named = dict(zip(leaves.tensors(spec.problem), parts, strict=True))
+        invalid = status == Status.INVALID
+        unreached = ~invalid & (status != Status.CONVERGED) & (cotangent != 0).any(1)
+        warn_instances(unreached, "the solve did not converge")
+        problem = spec.with_parts(named)
+        if bool(invalid.any()):
+            problem = leaves.substitute(problem, spec.map.ranks, invalid)
+            good = torch.argmin(invalid.to(torch.int8))
+            x = torch.where(invalid[:, None], x[good], x)
+            cotangent = torch.where(invalid[:, None], torch.zeros_like(cotangent), cotangent)
+        gradients = leaves.tensors(spec.map.implicit_vjp(x, spec.map.setup(problem), cotangent))
+        # integer leaves have no gradient; zeros of their shape are discarded by autograd
+        return tuple(
+            gradients[name] if t.is_floating_point() else torch.zeros(t.shape, dtype=x.dtype)
+            for name, t in named.items()
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            'second derivatives through gradient="implicit" are not supported; use gradient="unroll"'
+        )
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], spec: _Spec, x: Tensor, status: Tensor, c: Tensor, *parts: Tensor
+    ) -> Any:
+        folded, shared = _fold_parts(info.batch_size, in_dims[4:], spec, parts, share=False)
+        rows = [_fold(t, d, info.batch_size) for t, d in zip((x, status, c), in_dims[1:4], strict=True)]
+        gradients = [_unfold(g, info.batch_size) for g in _Adjoint.apply(spec, *rows, *folded)]
+        summed = [g.sum(1) if was_shared else g for g, was_shared in zip(gradients, shared, strict=True)]
+        return tuple(summed), tuple(0 for _ in summed)
+
+
+def _fold_parts(
+    size: int, dims: tuple[int | None, ...], spec: _Spec, parts: tuple[Tensor, ...], *, share: bool
+) -> tuple[list[Tensor], list[bool]]:
+    """Fold the mapped axis of every problem leaf into its batch axis; also which leaves the batch shared.
+
+    A shared leaf that is mapped gets a row per instance. With `share` an unmapped one stays shared; without (for
+    gradients, which must not be summed over the mapped axis) it is repeated too.
+    """
+    ranks = spec.map.ranks
+    names = list(leaves.tensors(spec.problem))
+    logical = [t if d is None else t.select(d, 0) for t, d in zip(parts, dims, strict=True)]
+    shared = [not leaves.is_row(n, t, ranks) for n, t in zip(names, logical, strict=True)]
+    batch = next(t.shape[0] for t, s in zip(logical, shared, strict=True) if not s)
+    folded = []
+    for part, dim, is_shared in zip(parts, dims, shared, strict=True):
+        if is_shared and dim is None and share:
+            folded.append(part)
+        elif is_shared:
+            moved = part.expand(size, *part.shape) if dim is None else part.movedim(dim, 0)
+            folded.append(moved.unsqueeze(1).expand(size, batch, *moved.shape[1:]).flatten(0, 1))
+        else:
+            folded.append(_fold(part, dim, size))
+    return folded, shared
+
+
+def _fold(t: Tensor, dim: int | None, size: int) -> Tensor:
+    moved = t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+    return moved.flatten(0, 1)
+
+
+def _unfold(t: Tensor, size: int) -> Tensor:
+    return t.unflatten(0, (size, -1))
+
+
+def _attach(spec: _Spec, gradient: Gradient, parts: dict[str, Tensor], solved: tuple[Tensor, ...]) -> Run:
+    """A `Run` from the flat results of `_Solve`, its x and output differentiable as asked."""
+    x, residual, status, evaluations, *flat = solved
+    if gradient is None:
+        structure = spec.outputs[-1]
+        output = leaves.replace(structure, dict(zip(leaves.tensors(structure), flat, strict=True)))
+        return Run(x, output, residual, status, evaluations)
+    problem = spec.with_parts(parts)
+    invalid = status == Status.INVALID
+    if concrete(invalid) and bool(invalid.any()):
+        problem = leaves.substitute(problem, spec.map.ranks, invalid)
+        blanked = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
+        result = _differentiable(spec.map, problem, gradient, blanked)
+        return blank(Run(*result, residual, status, evaluations), invalid)
+    return Run(*_differentiable(spec.map, problem, gradient, x), residual, status, evaluations)
+
+
+def _differentiable(map: FixedPointMap, problem: Any, gradient: Gradient, x: Tensor) -> tuple[Tensor, Any]:
+    """(x, output) at the solution x, through `gradient.steps` plain evaluations where the gradient is truncated."""
+    context = map.setup(problem)
+    if isinstance(gradient, Truncated):
+        for _ in range(gradient.steps):
+            x = map.forward(map.retract(x, context), context)
+    x = map.retract(x, context)
+    fx, aux = map.evaluate(x, context)
+    return x, map.output(Evaluation(x, fx, fx - x), aux, context)
+
+
+def blank(result: Run, invalid: Tensor) -> Run:
+    """The result with NaN for the numbers of the rows in `invalid` (B,)."""
+
+    def nan(t: Tensor) -> Tensor:
+        return freeze(invalid, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
+
+    return Run(
+        x=nan(result.x),
+        output=leaves.transform(nan, result.output),
+        residual=nan(result.residual),
+        status=result.status,
+        evaluations=torch.where(invalid, 0, result.evaluations),
+    )

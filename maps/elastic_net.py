@@ -1,0 +1,150 @@
+"""The elastic net by proximal gradient (ISTA): the second experiment of the neural-acceleration paper.
+
+min_x  1/2 ||A x - b||^2 + mu (beta ||x||_1 + (1 - beta)/2 ||x||^2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fixedpoint import Assessment, Context, Evaluation, FixedPointMap, ProblemFamily, Range, Signature, Status
+from fixedpoint.settings import Setting
+
+
+class ElasticNetProblem(NamedTuple):
+    """One elastic net, or a batch of them."""
+
+    A: Tensor
+    """(m, n) shared by the batch, or (B, m, n)."""
+    b: Tensor
+    """(m,) or (B, m)."""
+    mu: Tensor
+    """() or (B,) penalty, >= 0."""
+
+
+class _Rows(NamedTuple):
+    A: Tensor | None
+    b: Tensor
+    mu: Tensor
+    length: Tensor
+    """(B,) step length t = step / (L + mu (1 - beta)), L the largest eigenvalue of A'A."""
+    scale: Tensor
+    """(B,) ||A'b||_inf, the size of the gradient at 0."""
+
+
+class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
+    """ISTA: f(x) = soft(x - t grad, t mu beta), grad = A'(A x - b) + mu (1 - beta) x, t = step / Lipschitz constant.
+
+    The residual it reports is the gradient mapping ||f(x) - x||_2 / t relative to ||A'b||_inf, which does not depend
+    on the choice of `step`. Started at 0.
+
+    Args:
+        size: n.
+        beta: share of the l1 penalty, in [0, 1].
+        step: in (0, 2); the paper uses 1.8.
+
+    Raises:
+        ValueError: beta or step outside its range.
+    """
+
+    ranks: ClassVar = {"A": 2, "b": 1, "mu": 0}
+    tunable: ClassVar[Mapping[str, Setting]] = {"step": Range(0.6, 1.95)}
+
+    def __init__(self, size: int = 25, beta: float = 0.5, step: float = 1.8) -> None:
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta: expected a number in [0, 1], got {beta}")
+        if not 0 < step < 2:
+            raise ValueError(f"step: expected a number in (0, 2), got {step}")
+        self.beta, self.step = beta, step
+        # a gradient step is step/2-averaged, the prox 1/2-averaged; their composition by Combettes & Yamada (2015)
+        averagedness = 1 / (2 - step / 2)
+        self.signature = Signature(
+            size=size,
+            traits=frozenset({"nonexpansive", "averaged"}),
+            averagedness=averagedness,
+            coordinates={"map": "elastic-net", "beta": beta},
+        )
+
+    def faults(self, problem: ElasticNetProblem) -> dict[str, Tensor]:
+        """A negative penalty."""
+        negative = problem.mu < 0
+        size = next(t.shape[0] for t, rank in zip(problem, (2, 1, 0), strict=True) if t.ndim > rank)
+        return {"mu: expected a penalty >= 0": negative.expand(size)}
+
+    def setup(self, problem: ElasticNetProblem) -> Context:
+        """The Lipschitz constant of each instance (one eigenvalue problem when A is shared).
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        A, b, mu = problem
+        if A.shape[-1] != self.signature.size:
+            raise ValueError(f"A: expected {self.signature.size} columns, got shape {tuple(A.shape)}")
+        if b.shape[-1] != A.shape[-2]:
+            raise ValueError(
+                f"b: expected {A.shape[-2]} entries, one per row of A, got shape {tuple(b.shape)}"
+            )
+        batch = next(t.shape[0] for t, rank in zip(problem, (2, 1, 0), strict=True) if t.ndim > rank)
+        b, mu = b.expand(batch, -1), mu.expand(batch)
+        # the step length is a setting, not a part of the problem: at the fixed point its derivative is zero
+        lipschitz = torch.linalg.matrix_norm(A.detach(), ord=2) ** 2 + mu.detach() * (1 - self.beta)
+        length = self.step / torch.clamp(lipschitz, min=torch.finfo(b.dtype).tiny)
+        scale = torch.linalg.vector_norm(b.detach()[:, None] @ A.detach(), ord=torch.inf, dim=(1, 2))
+        shared = A.ndim == 2
+        return Context(
+            rows=_Rows(None if shared else A, b, mu, length.expand(batch), scale),
+            shared=A if shared else None,
+            problem=problem,
+        )
+
+    def initial(self, context: Context) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(context.rows.b[:, :1]).expand(-1, self.signature.size).contiguous()
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """One proximal-gradient step."""
+        rows = context.rows
+        if context.shared is not None:
+            slope = (x @ context.shared.mT - rows.b) @ context.shared
+        else:
+            slope = ((rows.A @ x[:, :, None] - rows.b[:, :, None]).mT @ rows.A)[:, 0]
+        slope = slope + (rows.mu * (1 - self.beta))[:, None] * x
+        threshold = (rows.length * rows.mu * self.beta)[:, None]
+        moved = x - rows.length[:, None] * slope
+        return torch.nn.functional.relu(moved - threshold) - torch.nn.functional.relu(-moved - threshold)
+
+    def assess(self, evaluation: Evaluation, aux: Any, context: Context) -> Assessment:
+        """Relative gradient mapping ||f(x) - x||_2 / (t ||A'b||_inf); absolute where A'b = 0."""
+        rows = context.rows
+        scale = torch.where(rows.scale > 0, rows.scale, torch.ones_like(rows.scale))
+        residual = torch.linalg.vector_norm(evaluation.residual, dim=1) / (rows.length * scale)
+        return Assessment(residual, torch.full_like(residual, Status.RUNNING, dtype=torch.int64))
+
+
+class RandomElasticNet(ProblemFamily):
+    """The paper's elastic nets: A standard normal, b = A x + 0.1 w, x 10% dense, mu = 0.001 of the largest useful one.
+
+    Args:
+        size: m = n.
+        **settings: arguments of `ElasticNet`.
+    """
+
+    tunable: ClassVar[Mapping[str, Setting]] = ElasticNet.tunable
+
+    def __init__(self, size: int = 25, **settings: Any) -> None:
+        self.map: ElasticNet = ElasticNet(size, **settings)
+
+    def sample(self, batch: int, *, generator: torch.Generator) -> ElasticNetProblem:
+        """A batch with a matrix of its own for each instance, float64."""
+        n = self.map.signature.size
+        A = torch.randn(batch, n, n, generator=generator, dtype=torch.float64)
+        x = torch.randn(batch, n, generator=generator, dtype=torch.float64)
+        x = x * (torch.rand(batch, n, generator=generator, dtype=torch.float64) < 0.1)
+        noise = torch.randn(batch, n, generator=generator, dtype=torch.float64)
+        b = (A @ x[:, :, None])[:, :, 0] + 0.1 * noise
+        largest = (A.mT @ b[:, :, None])[:, :, 0].abs().amax(1) / self.map.beta
+        return ElasticNetProblem(A, b, 0.001 * largest)
