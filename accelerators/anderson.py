@@ -4,8 +4,8 @@ With r = f(x) - x and, over the last m evaluations, S = [dx], Y = [dr], the next
 
     x+ = f(x) - (S + Y) gamma - (1 - relaxation) (r - Y gamma)
 
-where type II takes gamma = argmin ||r - Y gamma||_W (Anderson 1965) and type I solves S' W Y gamma = S' W r (Fang & Saad
-2009). W is the map's metric, so that the method is invariant where the map is.
+where type II takes gamma = argmin ||r - Y gamma||_W (Anderson 1965) and type I solves S' W Y gamma = S' W r (Fang &
+Saad 2009). W is the map's metric, so that the method is invariant where the map is.
 
 Numerics: the columns are scaled to unit length, which makes `regularization` relative (an absolute ridge fails: it
 stops working when the residual becomes small), the inner products are kept and updated from evaluation to evaluation,
@@ -38,7 +38,7 @@ class AndersonState(NamedTuple):
     """(B, m, n) Y, unused slots zero."""
     gram: Tensor
     """(B, m, m) Y' W Y (type II) or S' W Y (type I)."""
-    count: Tensor
+    seen: Tensor
     """(B,) int64, evaluations seen."""
     metric: Tensor
     """(B, n) diagonal of W."""
@@ -83,9 +83,7 @@ class Anderson(Accelerator):
         self.memory, self.regularization, self.relaxation = memory, regularization, relaxation
         self.interval, self.start, self.norm = interval, start, norm
 
-    def init(
-        self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None
-    ) -> tuple[Tensor, AndersonState]:
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, AndersonState]:
         """Start at x0 with an empty history."""
         batch, size = x0.shape
         if metric is None or self.norm == "euclidean":
@@ -97,7 +95,7 @@ class Anderson(Accelerator):
             dx=empty,
             dr=empty.clone(),
             gram=x0.new_zeros(batch, self.memory, self.memory),
-            count=torch.zeros(batch, dtype=torch.int64, device=x0.device),
+            seen=torch.zeros(batch, dtype=torch.int64, device=x0.device),
             metric=metric.expand_as(x0),
         )
 
@@ -108,23 +106,23 @@ class Anderson(Accelerator):
         mixed = at.fx - _combine(gamma, state.dx) - _combine(gamma, state.dr)
         if self.relaxation != 1:
             mixed = mixed - (1 - self.relaxation) * (at.residual - _combine(gamma, state.dr))
-        turn = (state.count % self.interval == 0)[:, None]
+        turn = (state.seen % self.interval == 0)[:, None]
         usable = turn & torch.isfinite(mixed).all(1, keepdim=True)
         return torch.where(usable, mixed, at.fx), state
 
     def _record(self, at: Evaluation, state: AndersonState) -> AndersonState:
         """The state with the difference to the last evaluation in the ring's next slot."""
         new_x, new_r = at.x - state.x, at.residual - state.residual
-        slot = (state.count - self.start - 1) % self.memory
+        slot = (state.seen - self.start - 1) % self.memory
         here = torch.arange(self.memory, device=slot.device) == slot[:, None]
-        here = here & (state.count > self.start)[:, None]  # (B, m): all False until there is a pair
+        here = here & (state.seen > self.start)[:, None]  # (B, m): all False until there is a pair
         dx = torch.where(here[:, :, None], new_x[:, None], state.dx)
         dr = torch.where(here[:, :, None], new_r[:, None], state.dr)
         row = _rows_times(dr, state.metric * self._left(new_x, new_r))
         column = row if self._symmetric else _rows_times(self._left(dx, dr), state.metric * new_r)
         gram = torch.where(here[:, :, None], row[:, None, :], state.gram)
         gram = torch.where(here[:, None, :], column[:, :, None], gram)
-        return AndersonState(at.x, at.residual, dx, dr, gram, state.count + 1, state.metric)
+        return AndersonState(at.x, at.residual, dx, dr, gram, state.seen + 1, state.metric)
 
     def _weights(self, residual: Tensor, state: AndersonState) -> Tensor:
         """(B, m) gamma; zero for unused slots, whose rows hold the ridge alone."""

@@ -30,9 +30,7 @@ class Momentum(Accelerator):
 
     uses_features: ClassVar[bool] = False
 
-    def init(
-        self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None
-    ) -> tuple[Tensor, MomentumState]:
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, MomentumState]:
         """Start at x0; the first step has no momentum."""
         metric = torch.ones_like(x0) if metric is None else metric.expand_as(x0)
         return x0, MomentumState(x0, torch.ones_like(x0[:, 0]), metric)

@@ -18,9 +18,7 @@ class Picard(Accelerator):
 
     uses_features: ClassVar[bool] = False
 
-    def init(
-        self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None
-    ) -> tuple[Tensor, PicardState]:
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, PicardState]:
         """Start at x0."""
         return x0, PicardState()
 

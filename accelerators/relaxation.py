@@ -42,9 +42,7 @@ class Relaxed(Accelerator):
                 f"iteration may diverge; use at most {1 / averaged:.4g}"
             )
 
-    def init(
-        self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None
-    ) -> tuple[Tensor, PicardState]:
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, PicardState]:
         """Start at x0."""
         return x0, PicardState()
 

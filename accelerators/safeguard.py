@@ -18,8 +18,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint import Accelerator, Evaluation, Signature
+from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
+from fixedpoint.iterate import freeze
 
 
 class SafeguardState(NamedTuple):
@@ -81,9 +82,7 @@ class Safeguarded(Accelerator):
         """As the inner accelerator."""
         self.inner.check(signature)
 
-    def init(
-        self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None
-    ) -> tuple[Tensor, SafeguardState]:
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, SafeguardState]:
         """The inner start; the cold one where it is not finite."""
         x1, inner = self.inner.init(x0, features, metric)
         finite = torch.isfinite(x1).all(1)
@@ -115,8 +114,5 @@ class Safeguarded(Accelerator):
 
     def _propose(self, at: Evaluation, state: Any, finite: Tensor) -> tuple[Tensor, Any]:
         """The inner step; instances at a point that is not finite keep their inner state."""
-        from fixedpoint import leaves
-        from fixedpoint.iterate import freeze
-
         proposal, stepped = self.inner.step(at, state)
         return proposal, leaves.transform(lambda old, new: freeze(~finite, old, new), state, stepped)

@@ -5,8 +5,9 @@ The protocols are in `protocol`, the one loop in `iterate`, its front door in `s
 """
 
 from fixedpoint.adjoint import AdjointWarning
+from fixedpoint.context import Context
 from fixedpoint.iterate import unroll
-from fixedpoint.protocol import Accelerator, Context, FixedPointMap, ProblemFamily, Signature
+from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily, Signature
 from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
 from fixedpoint.settings import Choice, Range
 from fixedpoint.solution import Assessment, Evaluation, Progress, Solution, Status, Trajectory

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import leaves
+from fixedpoint.context import Context
 
 if TYPE_CHECKING:
     from fixedpoint.protocol import FixedPointMap
@@ -40,9 +41,7 @@ class LinearSolution(NamedTuple):
     """Products with the operator."""
 
 
-def gmres(
-    apply: Callable[[Tensor], Tensor], rhs: Tensor, *, rtol: float, max_products: int = 2000
-) -> LinearSolution:
+def gmres(apply: Callable[[Tensor], Tensor], rhs: Tensor, *, rtol: float, max_products: int = 2000) -> LinearSolution:
     """Solve A x = rhs for every row: restarted GMRES (Saad & Schultz 1986) with a basis that doubles per cycle.
 
     Args:
@@ -65,9 +64,7 @@ def gmres(
         x = torch.where(better[:, None], trial, x)
         residual = torch.where(better[:, None], new_residual, residual)
         products += size + 1
-        if size == min(128, rhs.shape[1]) and not bool(
-            (new_relative < 0.9 * relative)[relative > rtol].any()
-        ):
+        if size == min(128, rhs.shape[1]) and not bool((new_relative < 0.9 * relative)[relative > rtol].any()):
             relative = torch.where(better, new_relative, relative)
             break  # stagnation: singular to working precision
         relative = torch.where(better, new_relative, relative)
@@ -77,7 +74,7 @@ def gmres(
 
 def _arnoldi(apply: Callable[[Tensor], Tensor], residual: Tensor, size: int) -> Tensor:
     """The minimal-residual correction from the Krylov space of dimension `size` of each row."""
-    batch, _ = residual.shape
+    batch = residual.shape[0]
     beta = torch.linalg.vector_norm(residual, dim=1)
     basis = [_unit(residual, beta)]
     hessenberg = residual.new_zeros(batch, size + 1, size)
@@ -110,14 +107,12 @@ def implicit_vjp(map: FixedPointMap, x_star: Tensor, context: Any, cotangent: Te
     Raises:
         ValueError: the map's `setup` did not keep the problem in `Context.problem`.
     """
-    from fixedpoint.protocol import Context
-
     problem = context.problem if isinstance(context, Context) else context
     if problem is None:
         raise ValueError(
             f"{type(map).__name__}.setup: the Context it returns must carry `problem=` for implicit gradients"
         )
-    _, pull_x = torch.func.vjp(lambda x: map.forward(map.retract(x, context), context), x_star)
+    pull_x = torch.func.vjp(lambda x: map.forward(map.retract(x, context), context), x_star)[1]
     rtol = 1e-12 if x_star.dtype == torch.float64 else 1e-6
     solved = gmres(lambda w: w - pull_x(w)[0], cotangent, rtol=rtol)
     warn_untrusted(solved.residual)
@@ -129,7 +124,7 @@ def implicit_vjp(map: FixedPointMap, x_star: Tensor, context: Any, cotangent: Te
         prepared = map.setup(leaves.replace(problem, values))
         return map.forward(map.retract(x_star, prepared), prepared)
 
-    _, pull_problem = torch.func.vjp(of_problem, start)
+    pull_problem = torch.func.vjp(of_problem, start)[1]
     return leaves.replace(problem, pull_problem(solved.x)[0])
 
 

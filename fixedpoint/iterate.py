@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fixedpoint import leaves
-from fixedpoint.protocol import Accelerator, FixedPointMap, select_rows
+from fixedpoint.context import select_rows
+from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.registry import accelerators
 from fixedpoint.solution import Assessment, Evaluation, Progress, Status, Trajectory
 
@@ -20,11 +21,9 @@ _COMPACT_FROM = 8
 
 
 class Iteration:
-    """A batch in flight: `evaluate`, then `advance`, again and again. One map evaluation per round, by construction."""
+    """A batch in flight: `evaluate`, then `advance`, again and again: one map evaluation per round."""
 
-    def __init__(
-        self, map: FixedPointMap, context: Any, accelerator: Accelerator, start: Tensor | None = None
-    ) -> None:
+    def __init__(self, map: FixedPointMap, context: Any, accelerator: Accelerator, start: Tensor | None = None) -> None:
         accelerator.check(map.signature)
         x0 = map.initial(context) if start is None else start
         features = map.featurize(context) if accelerator.uses_features else None
@@ -70,9 +69,7 @@ def resolve(accelerator: Accelerator | str | None) -> Accelerator:
     if isinstance(accelerator, str):
         accelerator = accelerators.create(accelerator)
     if not isinstance(accelerator, Accelerator):
-        raise TypeError(
-            f"accelerator: expected an Accelerator, a registered name or None, got {accelerator!r}"
-        )
+        raise TypeError(f"accelerator: expected an Accelerator, a registered name or None, got {accelerator!r}")
     return accelerator
 
 
@@ -209,6 +206,11 @@ def _live(finished: Tensor) -> Tensor | None:
 
 
 def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:
+    """The start that the caller gave, batched.
+
+    Raises:
+        ValueError: wrong shape or non-finite numbers; TypeError: a dtype other than the problem's.
+    """
     if start is None:
         return None
     size = map.signature.size

@@ -33,9 +33,7 @@ def transform(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     flat, spec = pytree.tree_flatten(tree)
     rest = [pytree.tree_flatten(other)[0] for other in others]
     zipped = zip(flat, *rest, strict=True)
-    return pytree.tree_unflatten(
-        [function(*ts) if isinstance(ts[0], Tensor) else ts[0] for ts in zipped], spec
-    )
+    return pytree.tree_unflatten([function(*ts) if isinstance(ts[0], Tensor) else ts[0] for ts in zipped], spec)
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -18,12 +18,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from fixedpoint import adjoint, leaves
+from fixedpoint.context import rows
 from fixedpoint.settings import Setting
 from fixedpoint.solution import Assessment, Evaluation, Status
 
@@ -74,19 +75,6 @@ class Signature:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Context(NamedTuple):
-    """A prepared batch of problems. What belongs to a row and what the batch shares is declared here, never
-    guessed from a shape: `rows` is indexed when finished instances leave the batch, `shared` is left alone.
-    """
-
-    rows: Any
-    """A pytree (a NamedTuple, say) of batch-first tensors; None entries are allowed."""
-    shared: Any = None
-    """Anything: a matrix or a factor that all instances use."""
-    problem: Any = None
-    """The problem it was made from: gradients are taken with respect to its leaves."""
-
-
 class FixedPointMap(ABC, Generic[Problem, Ctx]):
     """A map f(x; problem) whose fixed point is wanted, for a whole batch at a time.
 
@@ -122,8 +110,8 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
 
     def featurize(self, context: Ctx) -> Tensor:
         """(B, k) what a learned accelerator sees of the problem. Default: the rows, flattened."""
-        rows = [t for t in leaves.tensors(_rows(context)).values() if t.is_floating_point()]
-        return torch.cat([t.reshape(t.shape[0], -1) for t in rows], dim=1)
+        parts = [t for t in leaves.tensors(rows(context)).values() if t.is_floating_point()]
+        return torch.cat([t.reshape(t.shape[0], -1) for t in parts], dim=1)
 
     def retract(self, x: Tensor, context: Ctx) -> Tensor:
         """(B, n) the representative of x. Default x; a homogeneous map normalises here, so that its fixed point
@@ -158,17 +146,6 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
             AdjointWarning: the linear system was not solved for some instances (it names them).
         """
         return adjoint.implicit_vjp(self, x_star, context, cotangent)
-
-
-def _rows(context: Any) -> Any:
-    """The batch-first part of a context: of a `Context` its rows, of anything else all of it."""
-    return context.rows if isinstance(context, Context) else context
-
-
-def select_rows(context: Any, index: Tensor) -> Any:
-    """The context of the instances in `index` (int64, (B',)); what is shared stays as it is."""
-    taken = leaves.transform(lambda t: t[index], _rows(context))
-    return context._replace(rows=taken) if isinstance(context, Context) else taken
 
 
 class Accelerator(ABC):

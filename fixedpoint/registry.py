@@ -47,9 +47,7 @@ class Registry:
         if name not in points:
             close = difflib.get_close_matches(name, points, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise RegistryError(
-                f"no {self._one()} named {name!r}; {hint}Registered: {', '.join(sorted(points))}"
-            )
+            raise RegistryError(f"no {self._one()} named {name!r}; {hint}Registered: {', '.join(sorted(points))}")
         point = points[name]
         try:
             loaded = point.load()
@@ -59,9 +57,7 @@ class Registry:
             reason = shadow or f"{type(error).__name__}: {error}"
             if not shadow and missing and missing.partition(".")[0] != point.module.partition(".")[0]:
                 reason += f' (an extra may be missing: pip install "{DISTRIBUTION}[all]")'
-            raise RegistryError(
-                f"{self._one()} {name!r} ({point.value}) cannot be loaded: {reason}"
-            ) from error
+            raise RegistryError(f"{self._one()} {name!r} ({point.value}) cannot be loaded: {reason}") from error
         if shadow := _shadow(point):
             raise RegistryError(f"{self._one()} {name!r} ({point.value}) cannot be trusted: {shadow}")
         return loaded

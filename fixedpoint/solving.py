@@ -61,15 +61,14 @@ def solve(
         A `Solution`. What one instance does is in its status; it never raises.
 
     Raises:
-        ValueError: bad structure, options or data; TypeError: mixed dtypes, wrong kinds. The message names the argument.
+        ValueError: bad structure, options or data (the message names the argument).
+        TypeError: mixed dtypes, wrong kinds.
 
     Composes with torch.func (grad, jacrev, vmap). Inside vmap the mapped axis joins the batch, except for
     gradient="unroll", which there runs the whole budget.
     """
     if gradient not in (None, "implicit", "unroll") and not isinstance(gradient, Truncated):
-        raise ValueError(
-            f'gradient: expected None, "implicit", "unroll" or Truncated(steps), got {gradient!r}'
-        )
+        raise ValueError(f'gradient: expected None, "implicit", "unroll" or Truncated(steps), got {gradient!r}')
     if isinstance(gradient, Truncated) and gradient.steps < 1:
         raise ValueError(f"gradient: Truncated(steps) expects at least 1 step, got {gradient.steps}")
     if on_invalid not in ("raise", "mark"):
@@ -234,9 +233,7 @@ class _Adjoint(torch.autograd.Function):
     """The backward pass of `_Solve`: the map's implicit vector-Jacobian product."""
 
     @staticmethod
-    def forward(
-        spec: _Spec, x: Tensor, status: Tensor, cotangent: Tensor, *parts: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(spec: _Spec, x: Tensor, status: Tensor, cotangent: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(leaves.tensors(spec.problem), parts, strict=True))
         invalid = status == Status.INVALID
         unreached = ~invalid & (status != Status.CONVERGED) & (cotangent != 0).any(1)
@@ -260,9 +257,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            'second derivatives through gradient="implicit" are not supported; use gradient="unroll"'
-        )
+        raise RuntimeError('second derivatives through gradient="implicit" are not supported; use gradient="unroll"')
 
     @staticmethod
     def vmap(

@@ -90,8 +90,7 @@ class RandomAffine(ProblemFamily):
         """A with singular values spread evenly over [0, rate]; b standard normal. float64."""
         n = self.map.signature.size
         left, right = (
-            torch.linalg.qr(torch.randn(batch, n, n, generator=generator, dtype=torch.float64))[0]
-            for _ in "lr"
+            torch.linalg.qr(torch.randn(batch, n, n, generator=generator, dtype=torch.float64))[0] for _ in "lr"
         )
         values = torch.linspace(0, self.rate, n, dtype=torch.float64)
         b = torch.randn(batch, n, generator=generator, dtype=torch.float64)

@@ -85,9 +85,7 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
         if A.shape[-1] != self.signature.size:
             raise ValueError(f"A: expected {self.signature.size} columns, got shape {tuple(A.shape)}")
         if b.shape[-1] != A.shape[-2]:
-            raise ValueError(
-                f"b: expected {A.shape[-2]} entries, one per row of A, got shape {tuple(b.shape)}"
-            )
+            raise ValueError(f"b: expected {A.shape[-2]} entries, one per row of A, got shape {tuple(b.shape)}")
         batch = next(t.shape[0] for t, rank in zip(problem, (2, 1, 0), strict=True) if t.ndim > rank)
         b, mu = b.expand(batch, -1), mu.expand(batch)
         # the step length is a setting, not a part of the problem: at the fixed point its derivative is zero
