@@ -27,7 +27,7 @@ def rows(context: Any) -> Any:
     return context.rows if isinstance(context, Context) else context
 
 
-def selectrows(context: Any, index: Tensor) -> Any:
+def select_rows(context: Any, index: Tensor) -> Any:
     """The context of the instances in `index` (int64, (B',)); what is shared stays as it is."""
     taken = leaves.transform(lambda t: t[index], rows(context))
     return context._replace(rows=taken) if isinstance(context, Context) else taken
