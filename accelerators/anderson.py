@@ -82,6 +82,9 @@ class Anderson(Accelerator):
         _require("norm", norm in ("map", "euclidean"), '"map" or "euclidean"', norm)
         self.memory, self.regularization, self.relaxation = memory, regularization, relaxation
         self.interval, self.start, self.norm = interval, start, norm
+        self.laws = frozenset({"scale-invariant", "rotation-invariant"})
+        if (relaxation, interval, start) == (1, 1, 0):
+            self.laws |= {"finite-termination"}
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, AndersonState]:
         """Start at x0 with an empty history."""

@@ -13,14 +13,17 @@ the account of evaluations, which also bounds the cost, is ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
 from fixedpoint.iterate import freeze
+from fixedpoint.settings import Setting
 
 
 class SafeguardState(NamedTuple):
@@ -53,6 +56,7 @@ class Safeguarded(Accelerator):
     """
 
     uses_features: ClassVar[bool] = True
+    tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable  # of the default inner accelerator
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Safeguarded(Accelerator):
             if not low < value < high:
                 raise ValueError(f"{name}: expected a number in ({low:g}, {high:g}), got {value}")
         self.inner, self.allowance, self.share, self.growth = inner, allowance, share, growth
+        self.laws = frozenset({"safeguarded"}) | inner.laws & {"scale-invariant", "rotation-invariant"}
 
     def check(self, signature: Signature) -> None:
         """As the inner accelerator."""

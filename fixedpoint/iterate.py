@@ -178,6 +178,7 @@ def _verdict(at: Evaluation, assessment: Assessment, tolerance: float) -> Tensor
     eps = torch.finfo(at.x.dtype).eps
     size = torch.linalg.vector_norm(at.x, dim=1)
     still = torch.linalg.vector_norm(at.residual, dim=1) <= 2 * eps * size
+    still = still & torch.isfinite(size)  # the norm of finite numbers may overflow
     running = status == Status.RUNNING
     status = torch.where(running & still & (tolerance > 0), Status.STALLED, status)
     status = torch.where(running & (residual <= tolerance), Status.CONVERGED, status)

@@ -32,6 +32,7 @@ Problem = TypeVar("Problem")
 Ctx = TypeVar("Ctx")
 
 TRAITS = frozenset({"contractive", "averaged", "nonexpansive", "homogeneous"})
+LAWS = frozenset({"scale-invariant", "rotation-invariant", "finite-termination", "safeguarded"})
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,10 @@ class Accelerator(ABC):
 
     uses_features: ClassVar[bool] = True
     """Whether `init` reads `features`; when False the loop does not compute them and passes None."""
+    laws: frozenset[str] = frozenset()
+    """Further promises, of a class or of one instance, that `check_accelerator` tests: "scale-invariant";
+    "rotation-invariant"; "finite-termination" (an affine map of dimension d <= `memory` is solved by evaluation d + 2);
+    "safeguarded" (made with `inner=` any accelerator, it converges wherever the plain map does)."""
     tunable: ClassVar[Mapping[str, Setting]] = {}
     """Constructor arguments that `fixedpoint tune` may choose."""
 
@@ -196,7 +201,11 @@ class ProblemFamily(ABC):
         return None
 
     def peers(self) -> list[Any]:
-        """Outside solvers (`fixedpoint.evaluation.Peer`) to print beside ours."""
+        """Outside solvers (`fixedpoint.evaluation.Peer`) with settings of their own, to print beside ours."""
+        return []
+
+    def matched_peers(self) -> list[Any]:
+        """Outside solvers run with this family's static settings."""
         return []
 
     @classmethod

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DISTRIBUTION = "fixedpoint-acceleration"
 
 
 class RegistryError(LookupError):
     """A plug-in that is unknown, registered twice, broken or shadowed. The message says what to do."""
+
+
+class Description(NamedTuple):
+    """A plug-in for people."""
+
+    name: str
+    summary: str
+    options: str
+    distribution: str
 
 
 class Registry:
@@ -80,6 +90,20 @@ class Registry:
                 warnings.warn(str(error), stacklevel=2)
         return found
 
+    def describe(self) -> list[Description]:
+        """One row per plug-in for people, broken ones included."""
+        rows = []
+        for name, point in sorted(self._points().items()):
+            origin = point.dist.name if point.dist else point.value
+            try:
+                plugin = self.load(name)
+            except RegistryError as error:
+                rows.append(Description(name, f"BROKEN: {error}", "", origin))
+                continue
+            summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0].replace("\n", " ")
+            rows.append(Description(name, summary, _options(plugin), origin))
+        return rows
+
     def _points(self) -> dict[str, EntryPoint]:
         points: dict[str, EntryPoint] = {}
         for point in entry_points(group=self.group):
@@ -92,6 +116,19 @@ class Registry:
 
     def _one(self) -> str:
         return {"families": "family"}.get(self.kind, self.kind.removesuffix("s"))
+
+
+def _options(plugin: Callable[..., Any]) -> str:
+    """Arguments of a plug-in with their defaults; those without must be given."""
+    shown = []
+    for name, parameter in inspect.signature(plugin).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            shown.append("...")
+        elif parameter.default is parameter.empty:
+            shown.append(f"{name} (required)")
+        else:
+            shown.append(f"{name} ({parameter.default})")
+    return ", ".join(shown) or "none"
 
 
 def _owner(point: EntryPoint) -> str:

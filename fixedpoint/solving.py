@@ -200,6 +200,8 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(spec: _Spec, start: Tensor | None, *parts: Tensor) -> tuple[Tensor, ...]:
         result = spec.run(dict(zip(leaves.tensors(spec.problem), parts, strict=True)), start)
+        # a point that was accepted as it came is copied: autograd must tell inputs from outputs
+        result = leaves.transform(lambda t: t.clone() if any(t is p for p in (start, *parts)) else t, result)
         spec.outputs.append(leaves.transform(lambda t: t[:0], result.output))
         return (
             result.x,

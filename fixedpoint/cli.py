@@ -1,0 +1,259 @@
+"""The command line: list, solve, compare, tune, check."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(
+    help="Accelerate fixed-point iterations x <- f(x): classical and learned methods, compared honestly.\n\n"
+    "Start with `fixedpoint list`, then `fixedpoint compare diabetes-lasso`.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+check_app = typer.Typer(help="Test a plug-in against the laws of its kind.", no_args_is_help=True)
+app.add_typer(check_app, name="check")
+
+Family = Annotated[str, typer.Argument(help="A registered family of problems; see `fixedpoint list`.")]
+Seed = Annotated[int, typer.Option(help="Seed of the instances; tuning and comparing never share an instance.", min=0)]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Tuned settings; by default fixedpoint-settings/FAMILY.json, else those shipped with the family."
+    ),
+]
+
+
+@app.command("list")
+def list_() -> None:
+    """Show every plug-in: maps, accelerators, cones and families, what each is and where it comes from."""
+    from fixedpoint import registry
+    from fixedpoint.report.table import show
+
+    for group in (registry.maps, registry.accelerators, registry.cones, registry.families):
+        table = Table(title=group.kind, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("name", no_wrap=True)
+        table.add_column("what it is", ratio=1)
+        table.add_column("options (default)", ratio=1)
+        for row in group.describe():
+            origin = "" if row.distribution == registry.DISTRIBUTION else f" [from {row.distribution}]"
+            table.add_row(row.name, escape(row.summary + origin), escape(row.options))
+        show(table)
+
+
+@app.command()
+def solve(
+    family: Family,
+    accelerator: Annotated[str, typer.Option(help="A registered accelerator.")] = "anderson-2",
+    instances: Annotated[int, typer.Option(help="Problems to draw and solve as one batch.", min=1)] = 8,
+    tolerance: Annotated[float, typer.Option(help="Residual at which an instance is converged.")] = 1e-6,
+    max_evaluations: Annotated[int, typer.Option(help="Most evaluations of the map per instance.", min=1)] = 1000,
+    seed: Seed = 0,
+    settings: SettingsFile = None,
+    out: Annotated[Path | None, typer.Option(help="Write the solutions to this .npz file.")] = None,
+) -> None:
+    """Draw problems from a family and solve them: status, evaluations and residual of every instance.
+
+    Tuned settings are used where there are any. Exits with 1 when an instance did not converge.
+    """
+    import fixedpoint as fp
+    from fixedpoint import files
+    from fixedpoint.comparison import configure, settings_file
+    from fixedpoint.evaluation import generator
+    from fixedpoint.report.solutions import save, table
+    from fixedpoint.report.table import show
+
+    if out is not None:
+        files.check_writable(out.parent)
+    bound, method, _ = configure(family, accelerator, settings_file(family, settings))
+    problem = bound.sample(instances, generator=generator(seed, "test"))
+    with _bar() as bar:
+        task = bar.add_task("solving", total=max_evaluations)
+        began = time.perf_counter()
+        solution = fp.solve(
+            bound.map,
+            problem,
+            method,
+            tolerance=tolerance,
+            max_evaluations=max_evaluations,
+            callback=lambda progress: bar.update(task, completed=progress.evaluations),
+        )
+        seconds = time.perf_counter() - began
+    error = bound.error(problem, solution.output, solution.residual)
+    show(table(solution, error, bound.error_kind, seconds))
+    if out is not None:
+        save(out, solution, error)
+        print(f"Solutions: {out}")
+    if not bool(solution.converged.all()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    family: Family,
+    accelerators: Annotated[
+        str, typer.Option(help="Registered accelerators, separated by commas.")
+    ] = "picard,anderson-1,anderson-2",
+    instances: Annotated[int, typer.Option(help="Held-out instances.", min=1)] = 64,
+    steps: Annotated[int, typer.Option(help="Evaluations of the map.", min=1)] = 50,
+    seed: Seed = 0,
+    settings: SettingsFile = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for records.jsonl and convergence.png.")] = None,
+) -> None:
+    """Compare accelerators on held-out instances, with default and tuned settings, beside outside solvers.
+
+    The error is the family's own: for cone programs the true KKT error in the original data. Every row counts
+    evaluations of the same map and the milliseconds they took. Outside solvers (dim) are judged by the same referee.
+    """
+    from fixedpoint import comparison, files
+    from fixedpoint.report import plot, records
+    from fixedpoint.report.table import comparison as rendered
+    from fixedpoint.report.table import show
+
+    folder = Path("results") / family if out is None else out
+    files.check_writable(folder)
+    tuned = comparison.settings_file(family, settings)
+    with _bar() as bar:
+        task = bar.add_task("starting", total=None)
+
+        def report(row: Any, index: int, count: int) -> None:
+            bar.update(task, description=f"{row.name} ({row.variant})", completed=index, total=count)
+
+        found = comparison.compare(
+            family,
+            _names(accelerators),
+            instances=instances,
+            steps=steps,
+            seed=seed,
+            settings=tuned,
+            report=report,
+        )
+    show(rendered(found))
+    print(f"Tuned settings: {tuned or f'none (`fixedpoint tune {family}` finds some)'}")
+    print(f"Records: {records.write(folder, found)}")
+    try:
+        plot.convergence(found, folder / "convergence.png")
+    except ModuleNotFoundError:
+        print('Plot: none, matplotlib is missing (pip install "fixedpoint-acceleration[plot]")')
+    else:
+        print(f"Plot: {folder / 'convergence.png'}")
+
+
+@app.command()
+def tune(
+    family: Family,
+    accelerators: Annotated[
+        str, typer.Option(help="Registered accelerators to tune, each for itself, separated by commas.")
+    ] = "picard,anderson-1,anderson-2",
+    instances: Annotated[int, typer.Option(help="Training instances.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(help="Evaluations per trial.", min=1)] = 60,
+    trials: Annotated[int, typer.Option(help="Settings to try for each accelerator.", min=10)] = 200,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Settings file; by default fixedpoint-settings/FAMILY.json.")] = None,
+) -> None:
+    """Choose static settings (the map's and the accelerator's) by evaluations to 1e-3 on training instances.
+
+    This is the classical baseline that everything learned must beat. `fixedpoint compare` shows the result beside the
+    defaults. What is tuned already and not tuned again stays in the file.
+    """
+    from fixedpoint import comparison, files, tuning
+    from fixedpoint.evaluation import revision, versions
+
+    path = out or comparison.LOCAL_SETTINGS / f"{family}.json"
+    files.check_writable(path.parent)
+    for name in _names(accelerators):
+        began = time.perf_counter()
+        with _bar() as bar:
+            task = bar.add_task(name, total=trials)
+
+            def report(trial: int, score: float, bar: Progress = bar, task: Any = task, name: str = name) -> None:
+                bar.update(task, completed=trial, description=f"{name}: score {score:.1f}")
+
+            result = tuning.tune(
+                family, name, instances=instances, steps=steps, trials=trials, seed=seed, report=report
+            )
+        seconds = time.perf_counter() - began
+        budget = {"instances": instances, "steps": steps, "trials": trials, "seed": seed, "seconds": round(seconds, 1)}
+        provenance = {**budget, "versions": versions(), "revision": revision()}
+        tuning.save(path, family, {name: result}, provenance)
+        print(f"{name}: score {result.score:.2f} after {seconds:.0f} s, {result.family} {result.accelerator}")
+    print(f"Settings: {path}")
+
+
+@check_app.command("map")
+def check_map(name: Annotated[str, typer.Argument(help="A registered map.")]) -> None:
+    """Test a map against the laws of its kind, on instances of every family that uses it."""
+    from fixedpoint import checks
+
+    _report([checks.check_registered_map(name)])
+
+
+@check_app.command("accelerator")
+def check_accelerator(name: Annotated[str, typer.Argument(help="A registered accelerator.")]) -> None:
+    """Test an accelerator against the laws of its kind."""
+    from fixedpoint import checks, registry
+
+    _report([checks.check_accelerator(registry.accelerators.create(name), raise_on_failure=False)])
+
+
+def _report(reports: list[Any]) -> None:
+    for report in reports:
+        print(report)
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> list[str]:
+    """Names separated by commas, each once.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise ValueError("accelerators: expected at least one name")
+    return names
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        print(metadata.version("fixedpoint-acceleration"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what the user got wrong ends in one line and exit status 1, not in a traceback."""
+    from fixedpoint.adjoint import AdjointWarning
+    from fixedpoint.registry import RegistryError
+
+    warnings.simplefilter("ignore", AdjointWarning)
+    try:
+        app()
+    except (RegistryError, ValueError, TypeError, OSError, ArithmeticError, ModuleNotFoundError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,274 @@
+"""The one protocol by which every accelerator and every peer is compared.
+
+Held-out instances, the family's own referee, every accelerator from its own cold start. The result of a comparison is a
+list of records (plain dicts, one per row of the table); tables and plots are made from records alone.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixedpoint import leaves
+from fixedpoint.iterate import unroll
+from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily
+from fixedpoint.solution import Evaluation, Status
+
+TARGETS = (1e-2, 1e-3, 1e-4)
+"""Errors whose evaluations are counted."""
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+
+QUANTILES = {"p10": 0.1, "median": 0.5, "p90": 0.9}
+
+Record = dict[str, Any]
+
+
+def generator(seed: int, split: str) -> torch.Generator:
+    """A random stream of its own for each seed and split, so that no held-out instance is ever trained or tuned on.
+
+    Raises:
+        ValueError: a negative seed or an unknown split.
+    """
+    if seed < 0:
+        raise ValueError(f"seed: expected a whole number >= 0, got {seed}")
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {list(SPLITS)}, got {split!r}")
+    state = np.random.SeedSequence([seed, SPLITS[split]]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class PeerPoint(NamedTuple):
+    """Where a peer is after a number of evaluations."""
+
+    evaluations: int
+    error: Tensor
+    """(B,) by the family's referee."""
+    setup: float
+    """Seconds of setup, all instances."""
+    total: float
+    """Seconds in all."""
+
+
+class Peer(ABC):
+    """An outside solver printed beside ours."""
+
+    name: str
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def run(self, problem: Any, evaluations: Iterable[int]) -> Iterator[PeerPoint]:
+        """Yield a point for each number of evaluations (ascending); the caller may stop early."""
+
+
+class _Clock:
+    """Adds up the seconds spent in one part of the loop."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return call
+
+
+class _TimedMap(FixedPointMap[Any, Any]):
+    """A map that reports where its time goes."""
+
+    def __init__(self, map: FixedPointMap[Any, Any], setup: _Clock, run: _Clock) -> None:
+        self.signature, self.inner = map.signature, map
+        self.ranks = map.ranks  # type: ignore[misc]
+        for name in ("setup", "featurize", "metric", "initial"):
+            setattr(self, name, setup.timed(getattr(map, name)))
+        for name in ("retract", "evaluate", "assess", "output"):
+            setattr(self, name, run.timed(getattr(map, name)))
+
+    def initial(self, context: Any) -> Tensor:
+        raise NotImplementedError  # replaced above
+
+    def forward(self, x: Tensor, context: Any) -> Tensor:
+        return self.inner.forward(x, context)
+
+
+class _TimedAccelerator(Accelerator):
+    """An accelerator that reports its time."""
+
+    def __init__(self, accelerator: Accelerator, clock: _Clock) -> None:
+        self.uses_features = accelerator.uses_features  # type: ignore[misc]
+        for name in ("check", "init", "step"):
+            setattr(self, name, clock.timed(getattr(accelerator, name)))
+
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Any]:
+        raise NotImplementedError  # replaced above
+
+    def step(self, at: Evaluation, state: Any) -> tuple[Tensor, Any]:
+        raise NotImplementedError  # replaced above
+
+
+def trace(family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: int) -> tuple[Tensor, dict[str, float]]:
+    """(errors (T, B), seconds spent in setup, map and accelerator) of `steps` evaluations."""
+    setup, run, acceleration = _Clock(), _Clock(), _Clock()
+    timed = _TimedMap(family.map, setup, run)
+    with torch.no_grad():
+        trajectory = unroll(timed, problem, _TimedAccelerator(accelerator, acceleration), steps)
+
+        def error(k: int) -> Tensor:
+            return family.error(problem, leaves.transform(lambda t: t[k], trajectory.output), trajectory.residual[k])
+
+        errors = torch.stack([error(k) for k in range(steps)])
+    errors = torch.where(torch.isfinite(errors), errors, torch.inf)
+    return errors, {"setup": setup.seconds, "map": run.seconds, "accelerator": acceleration.seconds}
+
+
+def measure(
+    family: ProblemFamily, accelerator: Accelerator, problem: Any, *, steps: int, repeats: int = 3
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Errors (T, B) and milliseconds per instance (median over `repeats` runs, after a warm-up)."""
+    trace(family, accelerator, problem, min(steps, 2))
+    runs = [trace(family, accelerator, problem, steps) for _ in range(repeats)]
+    batch = runs[0][0].shape[1]
+    parts = {part: 1e3 * float(np.median([seconds[part] for _, seconds in runs])) / batch for part in runs[0][1]}
+    return runs[0][0].numpy(), {**parts, "total": sum(parts.values())}
+
+
+def measure_peer(
+    peer: Peer, problem: Any, *, steps: int, horizon: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """(evaluations (K,), errors (K, B), milliseconds per instance at `steps`).
+
+    Every evaluation up to `steps`, every fifth to 200, every 25th to `horizon`, until all instances are at the smallest
+    target.
+    """
+    grid = [k for k in range(1, horizon + 1) if k <= steps or (k <= 200 and k % 5 == 0) or k % 25 == 0]
+    points = []
+    for point in peer.run(problem, grid):
+        points.append(point)
+        if point.evaluations >= steps and bool((point.error <= TARGETS[-1]).all()):
+            break
+    at = max((p for p in points if p.evaluations <= steps), key=lambda p: p.evaluations)
+    batch = at.error.shape[0]
+    spent = {"setup": 1e3 * at.setup / batch, "total": 1e3 * at.total / batch}
+    milliseconds = {
+        "setup": spent["setup"],
+        "map": spent["total"] - spent["setup"],
+        "accelerator": 0.0,
+        "total": spent["total"],
+    }
+    return np.array([p.evaluations for p in points]), np.stack([p.error.numpy() for p in points]), milliseconds
+
+
+def evaluations_to(target: float, evaluations: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """(B,) first of the `evaluations` (K,) at which the error (K, B) is at most the target; inf if it never is."""
+    reached = errors <= target
+    return np.where(reached.any(0), evaluations[reached.argmax(0)].astype(float), np.inf)
+
+
+def record(
+    identity: Record,
+    evaluations: np.ndarray,
+    errors: np.ndarray,
+    milliseconds: dict[str, float],
+    settings: dict[str, Any],
+) -> Record:
+    """One row of a comparison, JSON-able.
+
+    Args:
+        identity: "family", "form", "accelerator", "variant", "peer", "seed", "steps" and the kind of "error".
+        evaluations: (K,) ascending.
+        errors: (K, B) after so many evaluations.
+        milliseconds: per instance, of "setup", "map", "accelerator" and in "total".
+        settings: the options that differ from the defaults.
+    """
+    steps = identity["steps"]
+    marks = sorted({k for k in (5, 10, 20, 50) if k <= steps} | {steps})
+    return {
+        **identity,
+        "instances": errors.shape[1],
+        "error_at": {str(k): _summary(errors[np.searchsorted(evaluations, k)]) for k in marks},
+        "evaluations_to": {_label(t): _summary(evaluations_to(t, evaluations, errors)) for t in TARGETS},
+        "ms_per_instance": {part: round(value, 5) for part, value in milliseconds.items()},
+        "batch": 1 if identity["peer"] else errors.shape[1],
+        "training": None,
+        "shift": None,
+        "status": _statuses(errors),
+        "settings": settings,
+        "curve": {
+            "evaluations": evaluations.tolist(),
+            **{name: [_finite(v) for v in _quantile(errors, q)] for name, q in QUANTILES.items()},
+        },
+        "versions": versions(),
+        "revision": revision(),
+    }
+
+
+def _label(target: float) -> str:
+    """1e-3, not 1e-03."""
+    return f"{target:.0e}".replace("e-0", "e-")
+
+
+def _summary(values: np.ndarray) -> dict[str, float | None]:
+    return {"median": _finite(_quantile(values, 0.5)), "p90": _finite(_quantile(values, 0.9))}
+
+
+def _quantile(values: np.ndarray, q: float) -> Any:
+    """Quantile over the last axis, an observed value (so that inf means: not reached by that share)."""
+    return np.quantile(values, q, axis=-1, method="inverted_cdf")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _statuses(errors: np.ndarray) -> dict[str, int]:
+    """CONVERGED: the smallest target was reached; DIVERGED: the last error is not finite."""
+    reached = (errors <= TARGETS[-1]).any(0)
+    lost = ~reached & ~np.isfinite(errors[-1])
+    counts = {
+        Status.CONVERGED.name: int(reached.sum()),
+        Status.MAX_EVALUATIONS.name: int((~reached & ~lost).sum()),
+        Status.DIVERGED.name: int(lost.sum()),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def versions(packages: Sequence[str] = ("fixedpoint-acceleration", "torch", "numpy", "scs", "cvxpy")) -> dict[str, str]:
+    """Installed versions of what a result depends on."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> str | None:
+    """The git revision of the source, "+" if it has changes; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head, dirty = (
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if dirty else "")

@@ -1,0 +1,170 @@
+"""Static settings by search: the classical baseline that everything learned must beat.
+
+For each accelerator the settings of the family (its map's, and the form of the problem) and the accelerator's own are
+chosen together, by evaluations to 1e-3 on training instances, with differential evolution (SciPy).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fixedpoint import files
+from fixedpoint.evaluation import evaluations_to, generator, trace
+from fixedpoint.registry import accelerators, families
+
+TARGET = 1e-3
+"""Error whose evaluations are minimised; those to a tenth of it count a little, for the tail."""
+
+
+class Tuned(NamedTuple):
+    """The best settings found for one accelerator on one family."""
+
+    family: dict[str, Any]
+    """Options of the family, the map's settings among them."""
+    accelerator: dict[str, Any]
+    """Options of the accelerator."""
+    score: float
+    """The objective on the training instances."""
+
+
+Report = Callable[[int, float], None]
+"""Called after every trial with (trials so far, best score)."""
+
+
+def tune(
+    family: str,
+    accelerator: str,
+    *,
+    instances: int = 20,
+    steps: int = 60,
+    trials: int = 200,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Tuned:
+    """Search the settings of one accelerator on one family.
+
+    Args:
+        family, accelerator: registered names.
+        instances: training instances (split "train" of `seed`; comparisons use other splits).
+        steps: evaluations per trial; an instance that does not reach the target counts as more than that.
+        trials: about how many settings to try.
+        seed: of the instances and of the search.
+        report: progress.
+
+    Raises:
+        RegistryError: an unknown name; ValueError: a budget below its least.
+    """
+    for name, value, least in (("instances", instances, 1), ("steps", steps, 1), ("trials", trials, 10)):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+    plugins: dict[str, Any] = {"family": families.load(family), "accelerator": accelerators.load(accelerator)}
+    spaces = {owner: plugin.tunable for owner, plugin in plugins.items()}
+    names = [(owner, name) for owner, space in spaces.items() for name in space]
+    problems: dict[str, Any] = {}
+
+    def options(point: np.ndarray) -> dict[str, dict[str, Any]]:
+        chosen: dict[str, dict[str, Any]] = {"family": {}, "accelerator": {}}
+        for (owner, name), unit in zip(names, point, strict=True):
+            chosen[owner][name] = spaces[owner][name].at(float(unit))
+        return chosen
+
+    def score(chosen: dict[str, dict[str, Any]]) -> float:
+        bound = families.create(family, **chosen["family"])
+        if bound.form not in problems:
+            problems[bound.form] = bound.sample(instances, generator=generator(seed, "train"))
+        method = accelerators.create(accelerator, **chosen["accelerator"])
+        try:
+            method.check(bound.map.signature)
+        except ValueError:
+            return 10.0 * steps
+        errors = trace(bound, method, problems[bound.form], steps)[0].numpy()
+        return _score(errors, steps)
+
+    best = Tuned({}, {}, score({"family": {}, "accelerator": {}}))
+    count = 0
+
+    def trial(point: np.ndarray) -> float:
+        nonlocal best, count
+        chosen = options(point)
+        value = score(chosen)
+        if value < best.score:
+            best = Tuned(**chosen, score=value)
+        count += 1
+        if report is not None:
+            report(count, best.score)
+        return value
+
+    if names:
+        _search(trial, len(names), trials, seed)
+    return best
+
+
+def _score(errors: np.ndarray, steps: int) -> float:
+    """Mean of the median and the 90th percentile of the evaluations to the target, plus a tenth of those to 0.1 target.
+
+    An instance that did not get there counts as twice the steps, plus the decades it is away.
+    """
+    grid = np.arange(1, errors.shape[0] + 1)
+    total = 0.0
+    for target, weight in ((TARGET, 1.0), (TARGET / 10, 0.1)):
+        reached = evaluations_to(target, grid, errors)
+        away = np.log10(np.clip(errors.min(0) / target, 1, 1e12))
+        counts = np.where(np.isfinite(reached), reached, 2 * steps + steps * away / 12)
+        total += weight * float(np.mean(np.quantile(counts, [0.5, 0.9])) + 1e-2 * np.mean(counts))
+    return total
+
+
+def _search(objective: Callable[[np.ndarray], float], dimension: int, trials: int, seed: int) -> None:
+    """Differential evolution on the unit cube with about `trials` evaluations of the objective."""
+    from scipy.optimize import differential_evolution
+
+    population = max(5, min(2 * dimension + 4, trials // 4))
+    differential_evolution(
+        objective,
+        [(0.0, 1.0)] * dimension,
+        init=np.random.default_rng(seed).random((population, dimension)),
+        maxiter=max(1, trials // population - 1),
+        mutation=(0.4, 0.9),
+        recombination=0.8,
+        tol=0,
+        polish=False,
+        rng=np.random.default_rng(seed + 1),
+    )
+
+
+def save(path: Path, family: str, tuned: dict[str, Tuned], provenance: dict[str, Any]) -> None:
+    """Write a settings file (JSON), whole or not at all; accelerators already in it that were not tuned are kept.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    kept = {}
+    if path.exists():
+        kept = load(path, family)["accelerators"]
+    entries = {name: {**entry._asdict(), "provenance": provenance} for name, entry in tuned.items()}
+    content = {"family": family, "accelerators": dict(sorted({**kept, **entries}.items()))}
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def load(path: Path, family: str) -> dict[str, Any]:
+    """Read a settings file.
+
+    Raises:
+        ValueError: not a settings file, or another family's.
+    """
+    try:
+        content = json.loads(path.read_text())
+        found = content["family"]
+        for entry in content["accelerators"].values():
+            if not isinstance(entry["family"], dict) or not isinstance(entry["accelerator"], dict):
+                raise TypeError("options that are no object")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"settings file {path}: cannot be read ({type(error).__name__}: {error})") from None
+    if found != family:
+        raise ValueError(f"settings file {path}: belongs to family {found!r}, not {family!r}")
+    return content

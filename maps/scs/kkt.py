@@ -1,0 +1,73 @@
+"""The referee: one error measure for us and for every peer, in the original data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maps.cones import ProductCone
+from maps.scs.linear_system import times
+from maps.scs.program import ConeProgram
+
+
+def kkt_terms(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Violation and size of each optimality condition, infinity norms.
+
+    Args:
+        program: a batch, or a single one.
+        x, y, s: (B, n), (B, m), (B, m).
+
+    Returns:
+        name -> ((B,) violation, (B,) size of its largest term), for "primal" (Ax + s = b), "dual" (Px + A'y + c = 0),
+        "gap" (x'Px + c'x + b'y = 0), "cone" (distance of s to K) and "dual cone" (distance of y to K*).
+    """
+    A, b, c = program.A, program.b.expand(s.shape), program.c.expand(x.shape)
+    Ax, Aty = times(A, x), times(A.mT, y)
+    Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
+    xPx, cx, by = ((u * v).sum(1, keepdim=True) for u, v in ((x, Px), (c, x), (b, y)))
+    cone: ProductCone = program.cone
+    conditions = {
+        "primal": (Ax + s - b, (Ax, s, b)),
+        "dual": (Px + Aty + c, (Px, Aty, c)),
+        "gap": (xPx + cx + by, (xPx, cx, by)),
+        "cone": (s - cone.project(s), (s,)),
+        "dual cone": (y - cone.project_dual(y), (y,)),
+    }
+    return {
+        name: (_norm(violation), torch.stack([_norm(part) for part in parts]).amax(0))
+        for name, (violation, parts) in conditions.items()
+    }
+
+
+def kkt_error(program: ConeProgram, x: Any, y: Any, s: Any) -> Tensor:
+    """The largest relative violation of the optimality conditions: violation / (1 + size of its terms).
+
+    Args:
+        program: a batch, or a single one.
+        x, y, s: (B, n), (B, m), (B, m), or without the batch axis for a single program; tensors or arrays.
+
+    Returns:
+        (B,), or a scalar; inf where a number is not finite.
+
+    Raises:
+        ValueError: shapes that do not fit the program.
+    """
+    single = program.batch is None
+    points = []
+    for name, value, size in (("x", x, program.n), ("y", y, program.m), ("s", s, program.m)):
+        point = torch.as_tensor(value, dtype=program.b.dtype)
+        expected = (size,) if single else (program.batch, size)
+        if tuple(point.shape) != expected:
+            raise ValueError(f"{name}: expected shape {expected}, got {tuple(point.shape)}")
+        points.append(point[None] if single else point)
+    relative = [violation / (1 + size) for violation, size in kkt_terms(program, *points).values()]
+    error = torch.stack(relative).amax(0)
+    error = torch.where(torch.isfinite(error), error, torch.inf)
+    return error[0] if single else error
+
+
+def _norm(t: Tensor) -> Tensor:
+    """(B,) infinity norm of the rows; 0 when they are empty."""
+    return t.abs().amax(1) if t.shape[1] else t.sum(1)
