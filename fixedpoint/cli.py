@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 app = typer.Typer(
     help="Accelerate fixed-point iterations x <- f(x): classical and learned methods, compared honestly.\n\n"
@@ -31,27 +30,19 @@ Family = Annotated[str, typer.Argument(help="A registered family of problems; se
 Seed = Annotated[int, typer.Option(help="Seed of the instances; tuning and comparing never share an instance.", min=0)]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option(
-        help="Tuned settings; by default fixedpoint-settings/FAMILY.json, else those shipped with the family."
-    ),
+    typer.Option(help="File of tuned settings. By default the family's file in ./fixedpoint-settings, else its own."),
 ]
 
 
 @app.command("list")
 def list_() -> None:
-    """Show every plug-in: maps, accelerators, cones and families, what each is and where it comes from."""
+    """Show every plug-in: maps, accelerators, cones and families, what each is, takes and needs."""
     from fixedpoint import registry
+    from fixedpoint.report import plugins
     from fixedpoint.report.table import show
 
     for group in (registry.maps, registry.accelerators, registry.cones, registry.families):
-        table = Table(title=group.kind, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("name", no_wrap=True)
-        table.add_column("what it is", ratio=1)
-        table.add_column("options (default)", ratio=1)
-        for row in group.describe():
-            origin = "" if row.distribution == registry.DISTRIBUTION else f" [from {row.distribution}]"
-            table.add_row(row.name, escape(row.summary + origin), escape(row.options))
-        show(table)
+        show(plugins.table(group.kind, group.describe(), home=registry.DISTRIBUTION))
 
 
 @app.command()
@@ -77,7 +68,7 @@ def solve(
     from fixedpoint.report.table import show
 
     if out is not None:
-        files.check_writable(out.parent)
+        files.check_file(out)
     bound, method, _ = configure(family, accelerator, settings_file(family, settings))
     problem = bound.sample(instances, generator=generator(seed, "test"))
     with _bar() as bar:
@@ -124,7 +115,7 @@ def compare(
     from fixedpoint.report.table import show
 
     folder = Path("results") / family if out is None else out
-    files.check_writable(folder)
+    files.check_folder(folder)
     tuned = comparison.settings_file(family, settings)
     with _bar() as bar:
         task = bar.add_task("starting", total=None)
@@ -173,7 +164,9 @@ def tune(
     from fixedpoint.evaluation import revision, versions
 
     path = out or comparison.LOCAL_SETTINGS / f"{family}.json"
-    files.check_writable(path.parent)
+    files.check_file(path)
+    if path.exists():
+        tuning.load(path, family)
     for name in _names(accelerators):
         began = time.perf_counter()
         with _bar() as bar:
@@ -236,7 +229,8 @@ def _bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @app.callback(invoke_without_command=True)
@@ -246,14 +240,29 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line; what the user got wrong ends in one line and exit status 1, not in a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 all is well; 1 not everything converged or passed; 2 it could not be run.
+
+    What the user got wrong ends in one line that names it, not in a traceback.
+    """
     from fixedpoint.adjoint import AdjointWarning
     from fixedpoint.registry import RegistryError
 
     warnings.simplefilter("ignore", AdjointWarning)
     try:
-        app()
-    except (RegistryError, ValueError, TypeError, OSError, ArithmeticError, ModuleNotFoundError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        code = app(args=arguments, standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except (RegistryError, ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
+        _fail(str(error))
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer's errors of usage have in common in all its versions
+            raise
+        _fail(error.format_message())
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    if line := " ".join(message.split()):  # no arguments at all: help was shown
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+    sys.exit(2)

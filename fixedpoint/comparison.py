@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +42,11 @@ def settings_file(family: str, given: Path | None = None) -> Path | None:
         if not given.is_file():
             raise ValueError(f"settings: no file {given}")
         return given
-    shipped = families.load(family).tuned_file()  # type: ignore[attr-defined]
-    return next((path for path in (LOCAL_SETTINGS / f"{family}.json", shipped) if path.is_file()), None)
+    places = [LOCAL_SETTINGS / f"{family}.json"]
+    plugin: Any = families.load(family)
+    if hasattr(plugin, "tuned_file"):  # a factory ships none
+        places.append(plugin.tuned_file())
+    return next((path for path in places if path.is_file()), None)
 
 
 class Configured(NamedTuple):
@@ -58,13 +62,22 @@ def configure(family: str, accelerator: str, settings: Path | None) -> Configure
     """Both with tuned settings where the file has them for this accelerator, else with their defaults.
 
     Raises:
-        RegistryError: an unknown name; ValueError: a bad settings file, an accelerator that refuses the map.
+        RegistryError: an unknown name; TypeError: a plug-in of another kind; ValueError: a bad settings file, an
+            accelerator that refuses the map.
     """
     tuned = {} if settings is None else tuning.load(settings, family)["accelerators"].get(accelerator, {})
     options = {owner: tuned[owner] for owner in ("family", "accelerator") if owner in tuned}
-    bound = families.create(family, **options.get("family", {}))
-    method = accelerators.create(accelerator, **options.get("accelerator", {}))
-    method.check(bound.map.signature)
+    try:
+        bound = families.create(family, **options.get("family", {}))
+        method = accelerators.create(accelerator, **options.get("accelerator", {}))
+        for name, plugin, kind in ((family, bound, ProblemFamily), (accelerator, method, Accelerator)):
+            if not isinstance(plugin, kind):
+                raise TypeError(f"{name}: expected a {kind.__name__}, got {plugin!r}")
+        method.check(bound.map.signature)
+    except (TypeError, ValueError) as error:
+        if not options:
+            raise
+        raise ValueError(f"settings file {settings}, {accelerator}: {error}") from error
     return Configured(bound, method, options)
 
 
@@ -72,7 +85,7 @@ def rows(family: str, names: Sequence[str], settings: Path | None) -> list[Row]:
     """The rows of a comparison, each checked against its map before anything is measured.
 
     Raises:
-        RegistryError, ValueError: as `configure`.
+        RegistryError, TypeError, ValueError: as `configure`.
     """
     tuned = {} if settings is None else tuning.load(settings, family)["accelerators"]
     found = []
@@ -81,10 +94,8 @@ def rows(family: str, names: Sequence[str], settings: Path | None) -> list[Row]:
             if variant == "default" or name in tuned:
                 bound, method, options = configure(family, name, file)
                 found.append(Row(name, bound, options, accelerator=method, variant=variant))
-    plain = matched = families.create(family)
-    if tuned:
-        best = min(tuned.values(), key=lambda entry: entry["score"])
-        matched = families.create(family, **best["family"])
+    plain = found[0].family
+    matched = min(found, key=lambda row: tuned[row.name]["score"] if row.variant == "tuned" else math.inf).family
     for bound, peers in ((plain, plain.peers()), (matched, matched.matched_peers())):
         found += [Row(peer.name, bound, dict(peer.settings), peer=peer) for peer in peers]
     return found
@@ -115,11 +126,13 @@ def compare(
         One record per row, in the order of `rows`.
 
     Raises:
-        RegistryError, ValueError: as `rows`; a size below 1.
+        RegistryError, TypeError, ValueError: as `rows`; no names; a size below 1.
     """
     for argument, value in (("instances", instances), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{argument}: expected at least 1, got {value}")
+    if not names:
+        raise ValueError("names: expected at least one accelerator")
     problems: dict[str, Any] = {}
     records = []
     planned = rows(family, names, settings)

@@ -131,8 +131,12 @@ def trace(family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: 
             return family.error(problem, leaves.transform(lambda t: t[k], trajectory.output), trajectory.residual[k])
 
         errors = torch.stack([error(k) for k in range(steps)])
-    errors = torch.where(torch.isfinite(errors), errors, torch.inf)
-    return errors, {"setup": setup.seconds, "map": run.seconds, "accelerator": acceleration.seconds}
+    return _infinite(errors), {"setup": setup.seconds, "map": run.seconds, "accelerator": acceleration.seconds}
+
+
+def _infinite(errors: Tensor) -> Tensor:
+    """The errors with inf in place of NaN, so that what was lost counts as not reached."""
+    return torch.where(torch.isfinite(errors), errors, torch.inf)
 
 
 def measure(
@@ -157,7 +161,7 @@ def measure_peer(
     grid = [k for k in range(1, horizon + 1) if k <= steps or (k <= 200 and k % 5 == 0) or k % 25 == 0]
     points = []
     for point in peer.run(problem, grid):
-        points.append(point)
+        points.append(point._replace(error=_infinite(point.error)))
         if point.evaluations >= steps and bool((point.error <= TARGETS[-1]).all()):
             break
     at = max((p for p in points if p.evaluations <= steps), key=lambda p: p.evaluations)

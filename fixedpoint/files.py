@@ -36,15 +36,26 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it, before hours of work end in an error.
+def check_folder(folder: Path) -> None:
+    """Try whether files can be written to a folder, before hours of work end in an error. Nothing is left behind.
 
     Raises:
-        OSError: it cannot be made or written; the message names it.
+        OSError: they cannot (of a folder that does not exist yet: it cannot be made); the message names it.
     """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise OSError(f"output folder {folder}: cannot be written ({error.strerror or error})") from None
+        raise OSError(f"out: {folder} cannot be written ({error.strerror or error})") from None
+
+
+def check_file(path: Path) -> None:
+    """As `check_folder`, for one file.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
+    """
+    if path.is_dir():
+        raise OSError(f"out: expected a file, {path} is a folder")
+    check_folder(path.parent)

@@ -181,6 +181,9 @@ class ProblemFamily(ABC):
     """A distribution of problems for one bound map: what is tuned, trained and compared on."""
 
     map: FixedPointMap
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Importable modules that it needs beyond the core's dependencies, for `fixedpoint list` and for the error that
+    says what to install."""
     tunable: ClassVar[Mapping[str, Setting]] = {}
     """Constructor arguments that `fixedpoint tune` may choose: the map's, and the problem's form."""
     form: str = "standard"

@@ -7,9 +7,8 @@ plug-in is a class or callable that `create` calls with options.
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
 import inspect
-import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -30,6 +29,9 @@ class Description(NamedTuple):
     summary: str
     options: str
     distribution: str
+    needs: dict[str, bool]
+    """Modules it needs beyond the core's dependencies: name -> whether it is installed."""
+    broken: bool = False
 
 
 class Registry:
@@ -59,26 +61,33 @@ class Registry:
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise RegistryError(f"no {self._one()} named {name!r}; {hint}Registered: {', '.join(sorted(points))}")
         point = points[name]
+        who = f"{self._one()} {name!r} ({point.value})"
+        if shadow := _shadow(point):
+            raise RegistryError(f"{who} cannot be loaded: {shadow}")
         try:
             loaded = point.load()
         except Exception as error:
-            shadow = _shadow(point)
-            missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            reason = shadow or f"{type(error).__name__}: {error}"
-            if not shadow and missing and missing.partition(".")[0] != point.module.partition(".")[0]:
-                reason += f' (an extra may be missing: pip install "{DISTRIBUTION}[all]")'
-            raise RegistryError(f"{self._one()} {name!r} ({point.value}) cannot be loaded: {reason}") from error
-        if shadow := _shadow(point):
-            raise RegistryError(f"{self._one()} {name!r} ({point.value}) cannot be trusted: {shadow}")
+            reason = f"{type(error).__name__}: {error}"
+            missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+            if missing not in ("", _top(point)):
+                reason += f"; {_remedy(point, [missing])}"
+            raise RegistryError(f"{who} cannot be loaded: {reason}") from error
+        if not callable(loaded):
+            raise RegistryError(f"{who} cannot be loaded: expected a class or callable, got {loaded!r}")
         return loaded
 
     def create(self, name: str, **options: Any) -> Any:
         """A new plug-in object, made with `options`.
 
         Raises:
-            RegistryError: as `load`; TypeError or ValueError: the options do not fit.
+            RegistryError: as `load`, or a module that the plug-in `needs` is missing; TypeError or ValueError: the
+                options do not fit.
         """
-        return self.load(name)(**options)
+        plugin = self.load(name)
+        if missing := [module for module, installed in _needs(plugin).items() if not installed]:
+            remedy = _remedy(self._points()[name], missing)
+            raise RegistryError(f"{self._one()} {name!r} needs {' and '.join(missing)}: {remedy}")
+        return plugin(**options)
 
     def available(self) -> dict[str, Callable[..., Any]]:
         """Every plug-in that loads, by name; one that does not is skipped with a warning."""
@@ -98,19 +107,18 @@ class Registry:
             try:
                 plugin = self.load(name)
             except RegistryError as error:
-                rows.append(Description(name, f"BROKEN: {error}", "", origin))
+                rows.append(Description(name, f"BROKEN: {error}", "", origin, {}, broken=True))
                 continue
             summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0].replace("\n", " ")
-            rows.append(Description(name, summary, _options(plugin), origin))
+            rows.append(Description(name, summary, _options(plugin), origin, _needs(plugin)))
         return rows
 
     def _points(self) -> dict[str, EntryPoint]:
         points: dict[str, EntryPoint] = {}
         for point in entry_points(group=self.group):
-            other = points.get(point.name)
-            if other is not None and other.value != point.value:
-                owners = " and ".join(sorted({_owner(other), _owner(point)}))
-                raise RegistryError(f"{self.kind} name {point.name!r} is registered twice: by {owners}")
+            if other := points.get(point.name):
+                owners = " and ".join(sorted([_owner(other), _owner(point)]))
+                raise RegistryError(f"{self._one()} name {point.name!r} is registered twice: by {owners}")
             points[point.name] = point
         return points
 
@@ -122,8 +130,8 @@ def _options(plugin: Callable[..., Any]) -> str:
     """Arguments of a plug-in with their defaults; those without must be given."""
     shown = []
     for name, parameter in inspect.signature(plugin).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            shown.append("...")
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            shown.append(str(parameter).partition(":")[0])
         elif parameter.default is parameter.empty:
             shown.append(f"{name} (required)")
         else:
@@ -131,46 +139,49 @@ def _options(plugin: Callable[..., Any]) -> str:
     return ", ".join(shown) or "none"
 
 
+def _needs(plugin: Callable[..., Any]) -> dict[str, bool]:
+    """The modules that a plug-in says it `needs`: name -> whether it is installed (nothing is imported)."""
+    return {module: importlib.util.find_spec(module) is not None for module in getattr(plugin, "needs", ())}
+
+
+def _remedy(point: EntryPoint, missing: list[str]) -> str:
+    """What to install when modules are missing."""
+    ours = point.dist is not None and point.dist.name == DISTRIBUTION
+    return f'pip install "{DISTRIBUTION}[all]"' if ours else f"pip install {' '.join(missing)}"
+
+
+def _top(point: EntryPoint) -> str:
+    return point.module.partition(".")[0]
+
+
 def _owner(point: EntryPoint) -> str:
     return f"{point.dist.name if point.dist else 'unknown'} ({point.value})"
 
 
 def _shadow(point: EntryPoint) -> str | None:
-    """What is wrong when another module of the same name hides the plug-in's package.
+    """What is wrong when another module of the same name hides the plug-in's package; nothing is imported to know.
 
     `maps` is a common name for a folder: one in the current directory hides ours when Python searches there first.
     """
-    top = point.module.partition(".")[0]
-    module = sys.modules.get(top)
-    if module is None:
-        try:
-            module = importlib.import_module(top)
-        except Exception:
-            return None
-    places = [str(p) for p in getattr(module, "__path__", [])] or [str(getattr(module, "__file__", None))]
-    home = Path(__file__).resolve().parent.parent
-    if point.dist is not None and point.dist.name == DISTRIBUTION:
-        wrong = all(Path(p).resolve().parent != home for p in places)
-    else:
-        wrong = bool(point.dist and point.dist.files) and not _provided(point, places)
-    if not wrong:
+    top = _top(point)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec, made by hand
+        return None
+    if spec is None or point.dist is None:
+        return None
+    places = [Path(p).resolve() for p in spec.submodule_search_locations or [spec.origin or ""]]
+    if point.dist.name == DISTRIBUTION:
+        homes = {Path(__file__).resolve().parent.parent / top}
+    else:  # the file list of an editable distribution does not tell
+        owned = [f.parts[0] for f in point.dist.files or [] if f.parts[0] in (top, f"{top}.py")]
+        homes = {Path(str(point.dist.locate_file(part))).resolve() for part in owned}
+    if not homes or any(place in homes for place in places):
         return None
     return (
-        f"`{top}` was imported from {places[0]}, which is not the `{top}` of "
-        f"{point.dist.name if point.dist else 'its distribution'}: a folder or module of the same name comes first on "
-        "sys.path. Rename it, or run from another directory"
+        f"`{top}` would be imported from {places[0]}, which is not the `{top}` of {point.dist.name}: a folder or "
+        "module of the same name comes first on sys.path. Rename it, or run from another directory"
     )
-
-
-def _provided(point: EntryPoint, places: list[str]) -> bool:
-    """Whether one of the places belongs to the distribution, as far as its file list tells (editable ones do not)."""
-    assert point.dist is not None
-    top = point.module.partition(".")[0]
-    owned = [f for f in point.dist.files or [] if f.parts and f.parts[0] in (top, f"{top}.py")]
-    if not owned:
-        return True
-    roots = {Path(str(point.dist.locate_file(f.parts[0]))).resolve() for f in owned}
-    return any(Path(p).resolve() in roots for p in places)
 
 
 maps = Registry("fixedpoint.maps")

@@ -7,6 +7,7 @@ chosen together, by evaluations to 1e-3 on training instances, with differential
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def tune(
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     plugins: dict[str, Any] = {"family": families.load(family), "accelerator": accelerators.load(accelerator)}
-    spaces = {owner: plugin.tunable for owner, plugin in plugins.items()}
+    spaces = {owner: getattr(plugin, "tunable", {}) for owner, plugin in plugins.items()}  # a factory has none
     names = [(owner, name) for owner, space in spaces.items() for name in space]
     problems: dict[str, Any] = {}
 
@@ -163,6 +164,8 @@ def load(path: Path, family: str) -> dict[str, Any]:
         for entry in content["accelerators"].values():
             if not isinstance(entry["family"], dict) or not isinstance(entry["accelerator"], dict):
                 raise TypeError("options that are no object")
+            if not math.isfinite(entry["score"]):
+                raise ValueError(f"score {entry['score']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"settings file {path}: cannot be read ({type(error).__name__}: {error})") from None
     if found != family:

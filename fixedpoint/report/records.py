@@ -10,17 +10,18 @@ from fixedpoint import files
 from fixedpoint.evaluation import Record
 
 NAME = "records.jsonl"
-_NEEDED = ("family", "accelerator", "instances", "steps", "error_at", "evaluations_to", "ms_per_instance", "curve")
+_IDENTITY = ("family", "form", "accelerator", "variant", "peer", "seed", "steps", "error")
+_NEEDED = (*_IDENTITY, "instances", "error_at", "evaluations_to", "ms_per_instance", "batch", "curve")
 
 
 def write(folder: Path, records: Sequence[Record]) -> Path:
     """Write the records of one comparison, whole or not at all; returns the file.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; ValueError: a number that JSON does not have.
     """
     path = folder / NAME
-    files.write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    files.write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
     return path
 
 
@@ -48,6 +49,12 @@ def read(folder: Path) -> list[Record]:
     return records
 
 
-def label(record: Record) -> str:
-    """A row's name for people."""
-    return f"{record['accelerator']}, tuned" if record["variant"] == "tuned" else str(record["accelerator"])
+def labels(records: Sequence[Record]) -> list[str]:
+    """The rows' names for people."""
+    several = len({record["form"] for record in records}) > 1
+    return [
+        record["accelerator"]
+        + (", tuned" if record["variant"] == "tuned" else "")
+        + (f" ({record['form']})" if several else "")
+        for record in records
+    ]

@@ -1,78 +1,102 @@
-"""The tables of a comparison, for a terminal of 100 columns."""
+"""The tables of a comparison, for a terminal of 100 columns: only the names wrap, nothing is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from fixedpoint.evaluation import Record
-from fixedpoint.report.records import label
+from fixedpoint.report.records import labels
 
 WIDTH = 100
+ERROR_NAMES = {"kkt": "true KKT error", "residual": "residual of the map"}
 
-_ERROR_NAMES = {"kkt": "true KKT error", "residual": "residual of the map"}
+_NEVER = float("inf")
+# rich's SIMPLE_HEAD, with a line between sections
+_LINES = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+
+
+def plain(title: str | None = None) -> Table:
+    """An empty table in the house style."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=_LINES,
+        show_edge=False,
+        collapse_padding=True,
+        pad_edge=False,
+    )
 
 
 def comparison(records: Sequence[Record]) -> RenderableType:
-    """Convergence and time of every row."""
+    """Convergence and time of every row, outside solvers below a line."""
     first = records[0]
     head = Text(
         f"{first['family']}: {first['instances']} held-out instances, seed {first['seed']}; "
-        f"error = {_ERROR_NAMES.get(first['error'], first['error'])}"
+        f"error = {ERROR_NAMES.get(first['error'], first['error'])}\n"
     )
-    return Group(head, _convergence(records), _time(records), *_notes(records))
+    return Group(head, _convergence(records), "", _time(records), "", *_notes(records))
 
 
 def _convergence(records: Sequence[Record]) -> Table:
     first = records[0]
-    forms = len({record["form"] for record in records}) > 1
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    if forms:
-        table.add_column("form")
+    table = plain()
+    table.add_column("", overflow="fold")
     marks, targets = list(first["error_at"]), list(first["evaluations_to"])
     for mark in marks:
-        table.add_column(f"error at {mark}", justify="right", max_width=8)
+        table.add_column(f"error\nat {mark}", justify="right", no_wrap=True)
     for target in targets:
-        table.add_column(f"evaluations to {target}", justify="right", max_width=11)
-    best = {t: min(_order(r["evaluations_to"][t]["median"]) for r in records if not r["peer"]) for t in targets}
-    for record in records:
-        cells = [label(record)] + ([record["form"]] if forms else [])
-        cells += [_error(record["error_at"].get(mark, {}).get("median")) for mark in marks]
+        table.add_column(f"evaluations\nto {target}", justify="right", no_wrap=True)
+    best = {
+        t: min((_order(r["evaluations_to"][t]["median"]) for r in records if not r["peer"]), default=_NEVER)
+        for t in targets
+    }
+    for name, record in _sections(table, records):
+        cells = [name] + [_error(record["error_at"].get(mark, {}).get("median")) for mark in marks]
         for target in targets:
             counts = record["evaluations_to"][target]
             text = _counts(counts)
             cells.append(f"[bold]{text}[/bold]" if _order(counts["median"]) == best[target] < _NEVER else text)
-        table.add_row(*cells, style="dim" if record["peer"] else None)
+        table.add_row(*cells)
     return table
 
 
 def _time(records: Sequence[Record]) -> Table:
-    steps = records[0]["steps"]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column(f"ms per instance, {steps} evaluations", no_wrap=True)
+    table = plain()
+    table.add_column(f"ms per instance,\n{records[0]['steps']} evaluations", overflow="fold")
     for part in ("setup", "map", "accelerator", "total", "batch"):
-        table.add_column(part, justify="right")
-    for record in records:
+        table.add_column(f"\n{part}", justify="right", no_wrap=True)
+    for name, record in _sections(table, records):
         spent = record["ms_per_instance"]
-        cells = [f"{spent[part]:.3g}" for part in ("setup", "map", "accelerator", "total")]
-        table.add_row(label(record), *cells, str(record["batch"]), style="dim" if record["peer"] else None)
+        cells = [f"{spent[part]:.3f}" for part in ("setup", "map", "accelerator", "total")]
+        table.add_row(name, *cells, str(record["batch"]))
     return table
 
 
+def _sections(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, Record]]:
+    """(name, record) of our rows, then of the peers; a line is drawn between while the caller adds the rows."""
+    for peers in (False, True):
+        rows = [(escape(name), r) for name, r in zip(labels(records), records, strict=True) if r["peer"] == peers]
+        if peers and rows:
+            table.add_section()
+        yield from rows
+
+
 def _notes(records: Sequence[Record]) -> list[Text]:
-    notes = ["Evaluations: median / 90th percentile over instances; - : not reached by that share."]
+    notes = ['Evaluations: median / 90th percentile over instances; "-": not reached by that share.']
     if any(record["peer"] for record in records):
-        notes.append("Outside solvers (dim) run one instance at a time, to 400 iterations; judged by the same referee.")
+        notes.append(
+            "Below the line: outside solvers, judged by the same referee; one instance at a time, and on beyond "
+            f"{records[0]['steps']} evaluations."
+        )
     return [Text(note, style="dim") for note in notes]
-
-
-_NEVER = float("inf")
 
 
 def _order(value: float | None) -> float:
@@ -91,7 +115,9 @@ def _counts(counts: dict[str, Any]) -> str:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print for people: at most 100 columns."""
+    """Print for people: at most 100 columns, no trailing blanks."""
     console = Console()
-    width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    Console(width=width).print(renderable)
+    console = Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+    with console.capture() as captured:
+        console.print(renderable)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,8 @@ class ScsWheel(Peer):
         endless = {"eps_abs": 0.0, "eps_rel": 0.0, "eps_infeas": 0.0, "verbose": False, "max_iters": iterations}
         cones = {key: value for key, value in cones.items() if value}
         settings = {"linear_solver": "qdldl", **endless, **self.settings}
-        solution = scs.SCS(data, cones, **settings).solve()
+        with redirect_stdout(io.StringIO()):  # what `verbose` does not silence
+            solution = scs.SCS(data, cones, **settings).solve()
         return (solution["x"], solution["y"], solution["s"]), solution["info"]["setup_time"] / 1e3
 
 

@@ -28,6 +28,7 @@ class DiabetesLasso(ConicFamily):
         **settings: arguments of `SCS`.
     """
 
+    needs = ("sklearn", "scs")
     form = "quadratic"
 
     def __init__(self, **settings: Any) -> None:

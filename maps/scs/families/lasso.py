@@ -31,6 +31,7 @@ class Lasso(ConicFamily):
         ValueError: an unknown form.
     """
 
+    needs = ("cvxpy", "scs")
     tunable: ClassVar[Mapping[str, Setting]] = {"form": Choice(("quadratic", "conic")), **SCS.tunable}
 
     def __init__(self, form: str = "quadratic", **settings: Any) -> None:
