@@ -6,7 +6,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -236,7 +235,9 @@ def _bar() -> Progress:
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
-        print(metadata.version("fixedpoint-acceleration"))
+        from fixedpoint import __version__
+
+        print(__version__)
         raise typer.Exit
 
 

@@ -1,0 +1,341 @@
+"""The command line: help that teaches, exit codes, files, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from matplotlib.figure import Figure
+
+import fixedpoint as fp
+from fixedpoint.cli import app
+from fixedpoint.report.table import WIDTH
+from tests import distributions, support
+from tests.support import Outcome
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`fixedpoint ARGUMENTS` in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return partial(support.command, capsys)
+
+
+def widest(text: str) -> int:
+    return max(len(line) for line in text.splitlines())
+
+
+# -- help
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    def walk(path: list[str], found: Any) -> Iterator[tuple[list[str], Any]]:
+        yield path, found
+        for name, sub in getattr(found, "commands", {}).items():
+            yield from walk([*path, name], sub)
+
+    return walk([], typer.main.get_command(app))
+
+
+@pytest.mark.parametrize(
+    ("path", "found"), list(commands()), ids=lambda value: "-".join(value) if isinstance(value, list) else ""
+)
+def test_help_teaches(command: Command, path: list[str], found: Any) -> None:
+    code, out, err = command(*path, "--help")
+    assert (code, err) == (0, "")
+    assert "…" not in out
+    assert widest(out) <= WIDTH
+    assert found.help
+    for parameter in found.params:
+        if parameter.name not in ("help", "version"):
+            assert getattr(parameter, "help", None), f"{parameter.name} has no help"
+            assert parameter.name.replace("_", "-") in out
+
+
+def test_without_a_command_there_is_help(command: Command) -> None:
+    code, out, err = command()
+    assert code == 2
+    assert "Start with" in out + err
+    assert "error:" not in err
+
+
+def test_the_version(command: Command) -> None:
+    assert command("--version") == (0, fp.__version__ + "\n", "")
+
+
+# -- list
+
+
+def test_list_shows_every_plugin(command: Command) -> None:
+    code, out, _ = command("list")
+    assert code == 0
+    assert widest(out) <= WIDTH
+    assert "…" not in out
+    assert "BROKEN" not in out
+    first_words = [line.split(" ")[0] for line in out.splitlines()]
+    for registry in (fp.maps, fp.accelerators, fp.cones, fp.families):
+        assert {registry.kind, *registry.names()} <= set(first_words)
+
+
+def test_list_marks_what_is_missing_or_broken(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributions.write(tmp_path / "site", "odd", {"maps:hopeless": "no_such_module_anywhere:Thing"})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    code, out, _ = command("list")
+    assert code == 0
+    assert "cvxpy (missing)" in " ".join(out.split())
+    assert "BROKEN" in out
+    assert "[from odd]" in " ".join(out.split())
+
+
+# -- solve
+
+
+def test_solve_succeeds_when_all_converge(command: Command) -> None:
+    code, out, err = command("solve", "affine", "--instances", 3)
+    assert (code, err) == (0, "")
+    assert out.count("CONVERGED") == 3
+    assert "3 of 3 converged" in out
+    assert widest(out) <= WIDTH
+
+
+def test_solve_fails_when_one_does_not(command: Command) -> None:
+    code, out, _ = command("solve", "affine", "--instances", 3, "--max-evaluations", 2)
+    assert code == 1
+    assert "0 of 3 converged" in out
+    assert out.count("MAX_EVALUATIONS") == 3
+
+
+def test_solve_writes_what_it_found(command: Command, tmp_path: Path) -> None:
+    options = ["--instances", 2, "--accelerator", "picard", "--seed", 3, "--tolerance", 1e-9]
+    code, out, _ = command("solve", "affine", *options, "--out", "deep/solution.npz")
+    assert code == 0
+    assert "deep/solution.npz" in out
+    with np.load(tmp_path / "deep" / "solution.npz") as saved:
+        assert saved["x"].shape == saved["output"].shape == (2, 10)
+        assert (saved["status"] == fp.Status.CONVERGED).all()
+        assert (saved["residual"] <= 1e-9).all()
+        assert f"{saved['evaluations'][0]}" in out
+
+
+def test_solve_uses_the_settings_that_are_near(command: Command, tmp_path: Path) -> None:
+    entry = {"family": {"step": 7.0}, "accelerator": {}, "score": 1.0}
+    (tmp_path / "fixedpoint-settings").mkdir()
+    path = tmp_path / "fixedpoint-settings" / "elastic-net.json"
+    path.write_text(json.dumps({"family": "elastic-net", "accelerators": {"picard": entry}}))
+    code, _, err = command("solve", "elastic-net", "--accelerator", "picard")
+    assert code == 2
+    assert "elastic-net.json, picard: step: expected a number in (0, 2)" in err
+
+
+# -- compare
+
+
+def test_compare_prints_and_writes(command: Command, tmp_path: Path) -> None:
+    options = ["--accelerators", "picard, anderson-2,picard", "--instances", 4, "--steps", 12, "--seed", 1]
+    code, out, err = command("compare", "elastic-net", *options)
+    assert (code, err) == (0, "")
+    assert widest(out) <= WIDTH
+    assert "…" not in out
+    assert "not reached" in out
+    folder = tmp_path / "results" / "elastic-net"
+    assert sorted(path.name for path in folder.iterdir()) == ["convergence.png", "records.jsonl"]
+    assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    found = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert [record["accelerator"] for record in found] == ["picard", "anderson-2"]
+    for record in found:
+        assert (record["instances"], record["steps"], record["seed"]) == (4, 12, 1)
+
+
+def test_compare_has_outside_solvers(command: Command, tmp_path: Path) -> None:
+    options = ["--accelerators", "picard", "--instances", 2, "--steps", 3, "--out", "here"]
+    code, out, err = command("compare", "diabetes-lasso", *options)
+    assert (code, err) == (0, "")
+    assert out.count("scs, its defaults") == out.count("scs, our settings") == 2
+    assert "could not determine" not in out, "the wheel is silent"
+    assert (tmp_path / "here" / "records.jsonl").read_text().count('"peer": true') == 2
+
+
+def test_compare_does_without_matplotlib(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, _ = command("compare", "affine", "--accelerators", "picard", "--instances", 2, "--steps", 3)
+    assert code == 0
+    assert 'Plot: none, matplotlib is missing (pip install "fixedpoint-acceleration[plot]")' in out
+    assert [path.name for path in (tmp_path / "results" / "affine").iterdir()] == ["records.jsonl"]
+
+
+def test_a_failing_writer_keeps_the_old_results(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = ["compare", "affine", "--accelerators", "picard", "--instances", 2, "--steps", 3, "--out", tmp_path / "r"]
+    assert command(*compare).code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()}
+    assert len(before) == 2
+
+    def fail(self: Figure, file: Path, **kwargs: Any) -> None:
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        support.fill_disk(patch)
+        code, _, err = command(*compare, "--seed", 1)
+        assert (code, err) == (2, "error: disk full\n")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", fail)
+        assert command(*compare).code == 2
+    assert set(before) == {path.name for path in (tmp_path / "r").iterdir()}
+    assert (tmp_path / "r" / "convergence.png").read_bytes() == before["convergence.png"]
+
+
+# -- tune
+
+
+def test_tune_writes_what_compare_shows(command: Command, tmp_path: Path) -> None:
+    budget = ["--instances", 2, "--steps", 5, "--trials", 10, "--accelerators"]
+    code, out, err = command("tune", "elastic-net", *budget, "picard")
+    assert (code, err) == (0, "")
+    assert "picard: score" in out
+    assert command("tune", "elastic-net", *budget, "momentum").code == 0
+    content = json.loads((tmp_path / "fixedpoint-settings" / "elastic-net.json").read_text())
+    assert list(content["accelerators"]) == ["momentum", "picard"]
+    assert content["accelerators"]["picard"]["provenance"]["trials"] == 10
+    _, out, _ = command("compare", "elastic-net", "--accelerators", "picard", "--instances", 2, "--steps", 3)
+    assert "picard, tuned" in out
+    assert "Tuned settings: fixedpoint-settings/elastic-net.json" in out
+
+
+# -- check
+
+
+MUTATING = """
+from accelerators import Picard
+
+class Mutating(Picard):
+    "Plain iteration that changes what it is shown."
+
+    def step(self, at, state):
+        at.x.add_(1)
+        return at.fx, state
+"""
+
+
+def test_check_reports_and_fails_by_exit_code(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = {"accelerators:mutating": "mutating_plugin:Mutating"}
+    distributions.write(tmp_path / "site", "odd", points, {"mutating_plugin.py": MUTATING})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    code, out, _ = command("check", "accelerator", "picard")
+    assert code == 0
+    assert "inputs-untouched" in out
+    code, out, _ = command("check", "accelerator", "mutating")
+    assert code == 1
+    assert "FAIL  inputs-untouched" in out
+
+
+def test_check_map_reports_every_family(command: Command) -> None:
+    code, out, _ = command("check", "map", "affine")
+    assert code == 0
+    assert "affine: shape-and-dtype" in out
+
+
+# -- what the user may get wrong
+
+SETTINGS = {
+    "corrupt": "{",
+    "foreign": json.dumps({"family": "lasso", "accelerators": {}}),
+    "unfit": json.dumps(
+        {"family": "affine", "accelerators": {"picard": {"family": {"sise": 3}, "accelerator": {}, "score": 1}}}
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("fly", ["fly"]),
+        ("solve", ["family"]),
+        ("solve affine --frobnicate 3", ["--frobnicate"]),
+        ("solve afine", ["family", "'afine'", "did you mean 'affine'"]),
+        ("compare afine", ["family", "'afine'", "did you mean 'affine'"]),
+        ("tune afine --trials 10", ["family", "'afine'", "did you mean 'affine'"]),
+        ("check map afine", ["map", "'afine'", "did you mean 'affine'"]),
+        ("check accelerator picart", ["accelerator", "'picart'", "did you mean 'picard'"]),
+        ("solve affine --accelerator picart", ["accelerator", "'picart'", "did you mean 'picard'"]),
+        ("compare affine --accelerators picard,picart", ["accelerator", "'picart'", "did you mean 'picard'"]),
+        ("tune affine --accelerators picart --trials 10", ["accelerator", "'picart'"]),
+        ("compare affine --accelerators ,", ["accelerators", "at least one"]),
+        ("compare affine --accelerators=", ["accelerators", "at least one"]),
+        ("tune affine --accelerators ,", ["accelerators", "at least one"]),
+        ("solve affine --seed -1", ["--seed"]),
+        ("compare affine --seed -1", ["--seed"]),
+        ("tune affine --seed -1", ["--seed"]),
+        ("solve affine --instances 0", ["--instances"]),
+        ("solve affine --instances two", ["--instances"]),
+        ("solve affine --tolerance nan", ["tolerance", "nan"]),
+        ("solve affine --tolerance -1", ["tolerance", "-1"]),
+        ("solve affine --tolerance small", ["--tolerance"]),
+        ("solve affine --max-evaluations 0", ["--max-evaluations"]),
+        ("compare affine --steps 0", ["--steps"]),
+        ("tune affine --trials 3", ["--trials"]),
+        ("solve affine --out file/below/s.npz", ["out", "file/below"]),
+        ("solve affine --out folder", ["out", "folder"]),
+        ("compare affine --out file", ["out", "file"]),
+        ("compare affine --out file/below", ["out", "file/below"]),
+        ("compare affine --out /dev/null/x", ["out", "/dev/null/x"]),
+        ("tune affine --out file/below/s.json", ["out", "file/below"]),
+        ("tune affine --out folder", ["out", "folder"]),
+        ("tune affine --out corrupt", ["settings file corrupt"]),
+        ("tune affine --out foreign", ["settings file foreign", "'lasso'"]),
+        ("solve affine --settings nowhere", ["settings", "nowhere"]),
+        ("solve affine --settings folder", ["settings", "folder"]),
+        ("solve affine --settings corrupt", ["settings file corrupt"]),
+        ("solve affine --settings foreign", ["settings file foreign", "'lasso'"]),
+        ("compare affine --settings corrupt", ["settings file corrupt"]),
+        ("compare affine --settings foreign", ["settings file foreign", "'lasso'"]),
+        ("compare affine --settings unfit --accelerators picard", ["settings file unfit", "picard", "sise"]),
+    ],
+)
+def test_mistakes_end_in_one_line(command: Command, tmp_path: Path, line: str, named: list[str]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for name, text in SETTINGS.items():
+        (tmp_path / name).write_text(text)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = command(*line.split(" "))
+    assert code == 2
+    assert out == ""
+    (message,) = err.splitlines()
+    assert message.startswith("error: ")
+    for word in named:
+        assert word in message
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is left behind"
+
+
+def test_a_missing_module_names_the_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    for line in ("solve diabetes-lasso", "compare diabetes-lasso", "tune diabetes-lasso --trials 10"):
+        code, out, err = command(*line.split())
+        assert (code, out) == (2, "")
+        assert err == "error: family 'diabetes-lasso' needs sklearn: pip install \"fixedpoint-acceleration[all]\"\n"
+
+
+def test_a_bug_is_not_dressed_as_a_mistake(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(fp, "solve", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        command("solve", "affine")

@@ -1,0 +1,190 @@
+"""The protocol of comparisons: held-out streams, what is counted, what a record says, and the peer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import fixedpoint as fp
+from fixedpoint import evaluation
+from fixedpoint.evaluation import Peer, PeerPoint, evaluations_to, generator, measure, measure_peer, record, trace
+from maps.affine import RandomAffine
+from maps.scs.families.diabetes import DiabetesLasso
+from maps.scs.peer import ScsWheel
+
+IDENTITY = {"family": "affine", "form": "standard", "accelerator": "picard", "variant": "default"}
+SPENT = {"setup": 0.1, "map": 0.2, "accelerator": 0.3, "total": 0.6}
+
+
+def made(errors: np.ndarray, evaluations: np.ndarray | None = None, *, peer: bool = False) -> dict[str, Any]:
+    """The record of errors (K, B), read back from strict JSON."""
+    grid = np.arange(1, errors.shape[0] + 1) if evaluations is None else evaluations
+    identity = {**IDENTITY, "peer": peer, "seed": 0, "steps": int(grid[-1]), "error": "residual"}
+    return json.loads(json.dumps(record(identity, grid, errors, SPENT, {}), allow_nan=False))
+
+
+class Poisoned(fp.Accelerator):
+    """Plain iteration that hands out NaN to the first instance from its third evaluation on."""
+
+    uses_features: ClassVar[bool] = False
+
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x0, torch.zeros_like(x0[:, 0])
+
+    def step(self, at: fp.Evaluation, state: Tensor) -> tuple[Tensor, Tensor]:
+        first = torch.arange(len(state)) == 0
+        return torch.where((first & (state >= 1))[:, None], torch.nan, at.fx), state + 1
+
+
+# -- streams
+
+
+def test_streams_are_repeatable_and_disjoint() -> None:
+    def draws(seed: int, split: str) -> set[float]:
+        return set(torch.rand(500, generator=generator(seed, split), dtype=torch.float64).tolist())
+
+    streams = {(seed, split): draws(seed, split) for seed in (0, 1, 12345) for split in evaluation.SPLITS}
+    for key, stream in streams.items():
+        assert stream == draws(*key)
+    for one, other in itertools.combinations(streams.values(), 2):
+        assert not one & other
+
+
+def test_a_stream_of_nothing_known_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"seed: expected a whole number >= 0, got -1"):
+        generator(-1, "test")
+    with pytest.raises(ValueError, match=r"split: expected one of .*'validation'.*, got 'tset'"):
+        generator(0, "tset")
+
+
+# -- errors and what is counted
+
+
+def test_a_trace_is_the_iteration() -> None:
+    family = RandomAffine(size=3, rate=0.5)
+    problem = family.sample(2, generator=generator(0, "test"))
+    errors, spent = trace(family, fp.accelerators.create("picard"), problem, 4)
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    for k in range(4):
+        fx = (problem.A @ x[:, :, None])[:, :, 0] + problem.b
+        torch.testing.assert_close(errors[k], torch.linalg.vector_norm(fx - x, dim=1))
+        x = fx
+    assert set(spent) == {"setup", "map", "accelerator"}
+
+
+def test_evaluations_are_counted_to_the_first_that_is_good_enough() -> None:
+    errors = np.array([[1.0, 1.0, 0.05], [0.1, 1.0, 0.2], [0.5, 0.2, 0.01]])
+    assert evaluations_to(0.1, np.array([1, 2, 5]), errors).tolist() == [2, np.inf, 1]
+
+
+def test_milliseconds_add_up() -> None:
+    family = RandomAffine(size=3)
+    problem = family.sample(2, generator=generator(0, "test"))
+    _, spent = measure(family, fp.accelerators.create("anderson-2"), problem, steps=3)
+    assert spent["total"] == pytest.approx(spent["setup"] + spent["map"] + spent["accelerator"])
+    assert min(spent.values()) > 0
+
+
+# -- records
+
+
+def test_what_most_instances_do_not_reach_is_null() -> None:
+    errors = np.full((60, 10), 0.5)
+    errors[19:, :6] = 1e-2  # six of ten get to 1e-2 at evaluation 20
+    errors[39:, :4] = 1e-3  # four of ten get to 1e-3
+    row = made(errors)
+    assert row["evaluations_to"] == {
+        "1e-2": {"median": 20, "p90": None},
+        "1e-3": {"median": None, "p90": None},
+        "1e-4": {"median": None, "p90": None},
+    }
+    assert row["error_at"]["10"] == {"median": 0.5, "p90": 0.5}
+    assert row["error_at"]["20"] == {"median": 1e-2, "p90": 0.5}
+    assert list(row["error_at"]) == ["5", "10", "20", "50", "60"]
+    assert row["status"] == {"MAX_EVALUATIONS": 10}
+
+
+def test_quantiles_are_values_that_were_observed() -> None:
+    errors = np.array([[1.0, 2.0, 3.0, np.inf]])
+    assert made(errors)["error_at"]["1"] == {"median": 2.0, "p90": None}
+    assert made(errors)["curve"] == {"evaluations": [1], "p10": [1.0], "median": [2.0], "p90": [None]}
+
+
+def test_a_record_has_the_fields_of_the_schema() -> None:
+    assert set(made(np.ones((3, 2)))) == {
+        *("family", "form", "accelerator", "variant", "peer", "instances", "seed", "steps", "error", "error_at"),
+        *("evaluations_to", "ms_per_instance", "batch", "training", "shift", "status", "settings", "curve"),
+        *("versions", "revision"),
+    }
+    assert made(np.ones((3, 2)))["batch"] == 2
+    assert made(np.ones((3, 2)), peer=True)["batch"] == 1
+    assert "torch" in made(np.ones((3, 2)))["versions"]
+
+
+def test_a_diverging_instance_is_counted_not_raised() -> None:
+    family = RandomAffine(size=3, rate=0.5)
+    problem = family.sample(4, generator=generator(0, "test"))
+    errors, _ = measure(family, Poisoned(), problem, steps=40)
+    row = made(errors)
+    assert row["status"] == {"CONVERGED": 3, "DIVERGED": 1}
+    assert row["error_at"]["20"]["median"] < 1e-4
+    assert row["error_at"]["20"]["p90"] is None
+
+
+# -- peers
+
+
+class Scripted(Peer):
+    """A peer whose errors are given; it notes what it was asked for."""
+
+    name, settings = "scripted", {}
+
+    def __init__(self, *errors: float) -> None:
+        self.errors = errors
+        self.asked: list[int] = []
+
+    def run(self, problem: Any, evaluations: Iterable[int]) -> Iterator[PeerPoint]:
+        for k in evaluations:
+            self.asked.append(k)
+            error = self.errors[min(k, len(self.errors)) - 1]
+            yield PeerPoint(k, torch.tensor([error, error], dtype=torch.float64), setup=2.0, total=2.0 + k)
+
+
+def test_a_peer_runs_until_it_is_good_enough() -> None:
+    peer = Scripted(1, 1, 1, 1, 1, 1, 1e-5)
+    evaluations, errors, spent = measure_peer(peer, None, steps=4, horizon=400)
+    assert peer.asked == [1, 2, 3, 4, 5, 10]
+    assert evaluations.tolist() == peer.asked
+    assert errors[:, 0].tolist() == [1, 1, 1, 1, 1, 1e-5]
+    assert spent == {"setup": 1000.0, "map": 2000.0, "accelerator": 0.0, "total": 3000.0}, "at 4 evaluations"
+
+
+def test_a_peer_that_never_gets_there_stops_at_the_horizon() -> None:
+    peer = Scripted(1.0)
+    measure_peer(peer, None, steps=2, horizon=300)
+    assert peer.asked == [1, 2, *range(5, 201, 5), 225, 250, 275, 300]
+
+
+def test_a_peer_without_a_point_is_lost_not_raised() -> None:
+    evaluations, errors, _ = measure_peer(Scripted(float("nan")), None, steps=2, horizon=5)
+    row = made(errors, evaluations, peer=True)
+    assert row["status"] == {"DIVERGED": 2}
+    assert row["error_at"]["5"] == {"median": None, "p90": None}
+
+
+def test_the_wheel_walks_our_path() -> None:
+    """Its point k is ours after k evaluations: same map, no acceleration, static scale, QDLDL."""
+    family = DiabetesLasso()
+    problem = family.sample(3, generator=generator(0, "test"))
+    ours, _ = trace(family, fp.accelerators.create("picard"), problem, 25)
+    wheel = ScsWheel("scs", {"acceleration_lookback": 0, "adaptive_scale": False})
+    counts = [1, 2, 5, 10, 25]
+    for point in wheel.run(problem, counts):
+        torch.testing.assert_close(point.error, ours[point.evaluations - 1], rtol=1e-6, atol=0)
