@@ -92,9 +92,23 @@ def _arnoldi(apply: Callable[[Tensor], Tensor], residual: Tensor, size: int) -> 
         basis.append(_unit(w, length))
     target = residual.new_zeros(batch, size + 1, 1)
     target[:, 0, 0] = beta
-    # gelsy is rank-revealing: rows whose Krylov space is exhausted have zero columns
-    y = torch.linalg.lstsq(hessenberg, target, driver="gelsy").solution
+    y = _least_squares(hessenberg, target)
     return (torch.stack(basis[:size], dim=2) @ y)[:, :, 0]
+
+
+def _least_squares(hessenberg: Tensor, target: Tensor) -> Tensor:
+    """(B, k, 1) argmin ||H y - target||; 0 for the last columns of rows whose Krylov space is exhausted.
+
+    Not torch.linalg.lstsq: up to torch 2.13 its driver "gelsy" reads uninitialised pivots (pytorch issue 187411), which
+    now and then makes it wrong for matrices of deficient rank; the others need full rank or singular values.
+    """
+    q, r = torch.linalg.qr(hessenberg)
+    diagonal = r.diagonal(dim1=1, dim2=2)
+    size = diagonal.abs().amax(1, keepdim=True)
+    spent = diagonal.abs() <= 1e-15 * size
+    r = r + torch.diag_embed(torch.where(spent, 1 - diagonal, torch.zeros_like(diagonal)))
+    right = torch.where(spent[:, :, None], torch.zeros_like(target[:, 1:]), q.mT @ target)
+    return torch.linalg.solve_triangular(r, right, upper=True)
 
 
 def _unit(vector: Tensor, length: Tensor) -> Tensor:
