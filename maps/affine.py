@@ -67,7 +67,7 @@ class Affine(FixedPointMap[AffineProblem, Context]):
         """A x + b."""
         if context.shared is not None:
             return x @ context.shared.mT + context.rows.b
-        return (context.rows.A @ x[:, :, None])[:, :, 0] + context.rows.b
+        return (x[:, None] @ context.rows.A.mT)[:, 0] + context.rows.b
 
 
 class RandomAffine(ProblemFamily):
@@ -99,4 +99,4 @@ class RandomAffine(ProblemFamily):
     def reference(self, problem: AffineProblem) -> Tensor:
         """(I - A)^{-1} b."""
         identity = torch.eye(problem.A.shape[-1], dtype=problem.A.dtype)
-        return torch.linalg.solve(identity - problem.A, problem.b)
+        return torch.linalg.solve(identity - problem.A, problem.b[:, :, None])[:, :, 0]

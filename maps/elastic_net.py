@@ -109,7 +109,7 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
         if context.shared is not None:
             slope = (x @ context.shared.mT - rows.b) @ context.shared
         else:
-            slope = ((rows.A @ x[:, :, None] - rows.b[:, :, None]).mT @ rows.A)[:, 0]
+            slope = ((x[:, None] @ rows.A.mT - rows.b[:, None]) @ rows.A)[:, 0]
         slope = slope + (rows.mu * (1 - self.beta))[:, None] * x
         threshold = (rows.length * rows.mu * self.beta)[:, None]
         moved = x - rows.length[:, None] * slope

@@ -60,8 +60,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder / "site"), str(folder / "source")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    pip = [sys.executable, "-m", "pip", "install", *options]
+    done = subprocess.run(
+        [*pip, "--target", folder / "site", folder / "source"], capture_output=True, text=True, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return folder / "site"
 

@@ -41,7 +41,7 @@ class Data(NamedTuple):
 
 def identity(data: Data) -> Scaling:
     """No scaling."""
-    return Scaling(torch.ones_like(data.b), torch.ones_like(data.c), torch.ones_like(data.b[:, :1]))
+    return Scaling(torch.ones_like(data.b), torch.ones_like(data.c), torch.ones_like(data.c[:, :1]))
 
 
 def apply(data: Data, scaling: Scaling) -> Data:
@@ -55,64 +55,98 @@ def apply(data: Data, scaling: Scaling) -> Data:
     )
 
 
+class _Entries(NamedTuple):
+    """The stored entries of a batch of matrices with one pattern."""
+
+    values: Tensor
+    """(B or 1, entries)"""
+    rows: Tensor
+    """(entries,)"""
+    columns: Tensor
+    """(entries,)"""
+
+    def scaled(self, left: Tensor, right: Tensor) -> _Entries:
+        """Row i times left[:, i], column j times right[:, j]."""
+        return self._replace(values=self.values * left[:, self.rows] * right[:, self.columns])
+
+    def largest(self, by: Tensor, into: Tensor) -> Tensor:
+        """(B, k) the largest magnitude of each row or column and of `into`."""
+        return into.scatter_reduce(1, by.expand_as(self.values), self.values.abs(), "amax")
+
+    def squares(self, by: Tensor, into: Tensor) -> Tensor:
+        """(B, k) sums of squares of each row or column, added to `into`."""
+        return into.scatter_add(1, by.expand_as(self.values), self.values**2)
+
+
+class _Sparse(NamedTuple):
+    """The data as the passes see them."""
+
+    A: _Entries
+    P: _Entries
+    b: Tensor
+    c: Tensor
+
+
+_Norms = tuple[Tensor, Tensor, Tensor]
+"""Norms of the rows (B, m), of the columns (B, n) and of the tau row and column (B, 1)."""
+
+
 def equilibrate(data: Data, cone: ProductCone, stored: dict[str, Tensor]) -> Scaling:
     """The diagonals for a batch.
 
     Args:
         data: the programs.
         cone: rows inside a block that is not separable get one scaling.
-        stored: "A" (m, n) and "P" (n, n) bool masks of the entries that count.
+        stored: "A" (m, n) and, unless P is None, "P" (n, n) bool masks of the entries that count.
     """
     with torch.no_grad():
-        counts = {name: (mask.sum(1), mask.sum(0)) for name, mask in stored.items()}
+        nothing = data.A.new_zeros(1, data.c.shape[1], 0)
+        A = _entries(data.A, stored["A"])
+        P = _entries(nothing, nothing[0] != 0) if data.P is None else _entries(data.P, stored["P"])
         total = identity(data)
-        current = apply(data, total)  # also gives shared matrices their batch axis
+        current = _rescaled(_Sparse(A, P, data.b, data.c), total)  # gives shared matrices their batch axis
         for _ in range(RUIZ_PASSES):
-            current, total = _rescale(current, total, _largest(current, cone))
-        return _rescale(current, total, _root_mean_square(current, cone, counts))[1]
+            step = _step(_largest(current, cone))
+            current, total = _rescaled(current, step), _product(total, step)
+        return _product(total, _step(_root_mean_square(current, cone)))
 
 
-def _largest(data: Data, cone: ProductCone) -> tuple[Tensor, Tensor, Tensor]:
-    """Infinity norms of the rows, the columns and the tau row and column."""
-    size = data.A.abs()
-    rows = _amax(size, 2).maximum(data.b.abs())
-    columns = _amax(size, 1).maximum(data.c.abs())
-    if data.P is not None:
-        columns = columns.maximum(data.P.abs().amax(1))
-    tau = torch.maximum(_amax(data.b.abs(), 1), data.c.abs().amax(1))
-    return cone.share_within_blocks(rows, "max"), columns, tau[:, None]
+def _entries(matrix: Tensor, mask: Tensor) -> _Entries:
+    rows, columns = mask.nonzero().unbind(1)
+    return _Entries(matrix[:, rows, columns], rows, columns)
 
 
-def _root_mean_square(
-    data: Data, cone: ProductCone, counts: dict[str, tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Root-mean-square norms of the rows, the columns and the tau row and column."""
-    squares = data.A * data.A
-    row_count, column_count = counts["A"]
-    rows = torch.sqrt((squares.sum(2) + data.b**2) / (row_count + 1))
-    columns = squares.sum(1) + data.c**2
-    if data.P is not None:
-        columns = columns + (data.P * data.P).sum(1)
-        column_count = column_count + counts["P"][1]
-    columns = torch.sqrt(columns / (column_count + 1))
-    tau = torch.maximum(_mean_square(data.b), _mean_square(data.c))
-    return cone.share_within_blocks(rows, "mean"), columns, torch.sqrt(tau)[:, None]
+def _rescaled(data: _Sparse, step: Scaling) -> _Sparse:
+    D, E, sigma = step
+    return _Sparse(data.A.scaled(D, E), data.P.scaled(E, E), data.b * D * sigma, data.c * E * sigma)
 
 
-def _rescale(data: Data, total: Scaling, norms: tuple[Tensor, Tensor, Tensor]) -> tuple[Data, Scaling]:
-    """Divide by the square roots of the norms."""
-    step = Scaling(*(1 / torch.sqrt(_limit(norm)) for norm in norms))
-    return apply(data, step), Scaling(*(a * b for a, b in zip(total, step, strict=True)))
+def _product(one: Scaling, two: Scaling) -> Scaling:
+    return Scaling(*(a * b for a, b in zip(one, two, strict=True)))
+
+
+def _step(norms: _Norms) -> Scaling:
+    return Scaling(*(1 / torch.sqrt(_limit(norm)) for norm in norms))
+
+
+def _largest(data: _Sparse, cone: ProductCone) -> _Norms:
+    """Infinity norms; P is symmetric, so its rows are its columns."""
+    rows = data.A.largest(data.A.rows, data.b.abs())
+    columns = data.P.largest(data.P.columns, data.A.largest(data.A.columns, data.c.abs()))
+    tau = torch.cat([data.b, data.c], 1).abs().amax(1, keepdim=True)
+    return cone.share_within_blocks(rows, "max"), columns, tau
+
+
+def _root_mean_square(data: _Sparse, cone: ProductCone) -> _Norms:
+    """Root-mean-square norms over the stored entries."""
+    n, m = data.c.shape[1], data.b.shape[1]
+    row_count = torch.bincount(data.A.rows, minlength=m) + 1
+    column_count = torch.bincount(data.A.columns, minlength=n) + torch.bincount(data.P.columns, minlength=n) + 1
+    rows = torch.sqrt(data.A.squares(data.A.rows, data.b**2) / row_count)
+    columns = data.P.squares(data.P.columns, data.A.squares(data.A.columns, data.c**2))
+    tau = torch.maximum((data.b**2).sum(1) / max(m, 1), (data.c**2).sum(1) / n)
+    return cone.share_within_blocks(rows, "mean"), torch.sqrt(columns / column_count), torch.sqrt(tau)[:, None]
 
 
 def _limit(norm: Tensor) -> Tensor:
     return torch.where(norm < 1e-4, torch.ones_like(norm), norm.clamp(max=1e4))
-
-
-def _amax(t: Tensor, axis: int) -> Tensor:
-    """Maximum along an axis of nonnegative numbers, 0 when the axis is empty (m = 0)."""
-    return t.amax(axis) if t.shape[axis] else t.sum(axis)
-
-
-def _mean_square(t: Tensor) -> Tensor:
-    return (t * t).sum(1) / max(t.shape[1], 1)

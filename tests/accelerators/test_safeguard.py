@@ -1,0 +1,95 @@
+"""The safeguard: helps where the inner accelerator helps, and cannot be made to lose."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import fixedpoint as fp
+from accelerators import AndersonII, Picard, Safeguarded
+from maps.affine import RandomAffine
+from maps.elastic_net import RandomElasticNet
+
+
+class Nothing(NamedTuple):
+    pass
+
+
+class Adversary(fp.Accelerator):
+    """Proposes what it is told to."""
+
+    uses_features = False
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Nothing]:
+        return torch.full_like(x0, torch.nan) if self.kind == "nan start" else x0, Nothing()
+
+    def step(self, at: fp.Evaluation, state: Nothing) -> tuple[Tensor, Nothing]:
+        proposals = {
+            "nan": torch.full_like(at.x, torch.nan),
+            "nan start": torch.full_like(at.x, torch.nan),
+            "inf": torch.full_like(at.x, torch.inf),
+            "huge": 1e30 * torch.ones_like(at.x),
+            "constant": torch.ones_like(at.x),
+            "back to zero": torch.zeros_like(at.x),
+            "never moves": at.x,
+            "backwards": at.x - at.residual,
+            "too far": at.x + 3 * at.residual,
+            "oscillates": at.x - 2 * at.residual,
+        }
+        return proposals[self.kind], state
+
+
+KINDS = [
+    "nan",
+    "nan start",
+    "inf",
+    "huge",
+    "constant",
+    "back to zero",
+    "never moves",
+    "backwards",
+    "too far",
+    "oscillates",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", [RandomAffine(6, 0.9), RandomElasticNet(6, step=1.0)], ids=["affine", "elastic-net"])
+def test_an_adversary_cannot_stop_it(kind: str, family: fp.ProblemFamily) -> None:
+    problem = family.sample(12, generator=torch.Generator().manual_seed(0))
+    options: Any = {"tolerance": 1e-8, "max_evaluations": 30_000}
+    plain = fp.solve(family.map, problem, Picard(), **options)
+    guarded = fp.solve(family.map, problem, Safeguarded(Adversary(kind)), **options)
+    assert plain.converged.all()
+    assert guarded.converged.all()
+    assert torch.isfinite(guarded.x).all()
+    assert (guarded.evaluations <= 1.2 * plain.evaluations + 7).all(), "allowance, and a tenth of the rest"
+
+
+def test_it_does_not_stand_in_the_way() -> None:
+    family = RandomAffine(10)
+    problem = family.sample(20, generator=torch.Generator().manual_seed(1))
+    bare = fp.solve(family.map, problem, AndersonII(), tolerance=1e-9)
+    guarded = fp.solve(family.map, problem, Safeguarded(AndersonII()), tolerance=1e-9)
+    assert guarded.converged.all()
+    assert guarded.evaluations.double().median() <= bare.evaluations.double().median() + 2
+
+
+def test_inner_by_name() -> None:
+    assert Safeguarded("anderson-1", memory=3).inner.memory == 3
+    with pytest.raises(ValueError, match="memory"):
+        Safeguarded(Picard(), memory=3)
+    with pytest.raises(TypeError, match="inner"):
+        Safeguarded(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", [{"allowance": 0.0}, {"share": 1.0}, {"growth": 1.0}])
+def test_bad_settings(option: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        Safeguarded("picard", **option)  # type: ignore[arg-type]

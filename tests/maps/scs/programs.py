@@ -1,0 +1,47 @@
+"""Random cone programs with a known solution, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from maps.cones import ProductCone
+from maps.scs import ConeProgram
+
+CONES: dict[str, dict[str, Any]] = {
+    "LP": {"z": 5, "l": 25},
+    "SOCP": {"z": 4, "l": 8, "q": [3, 1, 5, 5, 0, 7]},
+    "QP": {"z": 6, "l": 20},
+}
+
+
+def data(kind: str, seed: int, n: int = 20) -> tuple[dict[str, Any], dict[str, Any]]:
+    """({"A", "b", "c", maybe "P"} with SciPy matrices, cones); feasible, bounded, with a solution."""
+    rng = np.random.default_rng(seed)
+    cone = ProductCone(CONES[kind])
+    A = sparse.random(cone.dim, n, 0.3, random_state=rng, data_rvs=rng.standard_normal, format="csc")
+    z = torch.as_tensor(rng.standard_normal((1, cone.dim)))
+    s, y = cone.project(z)[0].numpy(), cone.project_dual(-z)[0].numpy()
+    x = rng.standard_normal(n)
+    found = {"A": A, "b": A @ x + s, "c": -(A.T @ y)}
+    if kind == "QP":
+        G = sparse.random(n, n // 2, 0.2, random_state=rng, data_rvs=rng.standard_normal, format="csc")
+        found["P"] = (G @ G.T).tocsc()
+        found["c"] = found["c"] - found["P"] @ x
+    return found, CONES[kind]
+
+
+def program(kind: str, seed: int) -> ConeProgram:
+    """One program."""
+    found, cones = data(kind, seed)
+    return ConeProgram(**found, cones=cones)
+
+
+def batch(kind: str, seeds: range) -> ConeProgram:
+    """A batch of dense programs."""
+    rows = [data(kind, seed)[0] for seed in seeds]
+    dense = {name: np.stack([r[name].toarray() if name in "AP" else r[name] for r in rows]) for name in rows[0]}
+    return ConeProgram(**dense, cones=CONES[kind])
