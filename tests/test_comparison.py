@@ -11,6 +11,7 @@ import pytest
 import fixedpoint as fp
 from fixedpoint import comparison, tuning
 from fixedpoint.comparison import LOCAL_SETTINGS, configure, rows, settings_file
+from fixedpoint.evaluation import generator, trace
 from fixedpoint.tuning import Tuned
 from tests import distributions
 
@@ -144,6 +145,13 @@ def test_records_say_what_was_measured(folder: Path) -> None:
         assert sum(record["status"].values()) == 3
     assert [record["settings"] for record in found[:2]] == [{}, {}]
     assert found[2]["settings"] == {"family": {"step": 1.5}, "accelerator": {"memory": 4}}
+
+
+def test_what_is_compared_on_is_held_out() -> None:
+    family = fp.families.create("elastic-net")
+    problem = family.sample(3, generator=generator(0, "test"))
+    errors = trace(family, fp.accelerators.create("picard"), problem, 6)[0]
+    assert compared()[0]["curve"]["median"] == pytest.approx(errors.quantile(0.5, dim=1).tolist())
 
 
 def test_every_row_starts_from_the_same_instances_which_the_seed_chooses() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -142,7 +143,7 @@ def test_a_diverging_instance_is_counted_not_raised() -> None:
 
 
 class Scripted(Peer):
-    """A peer whose errors are given; it notes what it was asked for."""
+    """A peer with the given errors, the same for each of three instances but for a NaN; it notes what it was asked."""
 
     name, settings = "scripted", {}
 
@@ -154,7 +155,8 @@ class Scripted(Peer):
         for k in evaluations:
             self.asked.append(k)
             error = self.errors[min(k, len(self.errors)) - 1]
-            yield PeerPoint(k, torch.tensor([error, error], dtype=torch.float64), setup=2.0, total=2.0 + k)
+            instances = torch.tensor([1.0 if math.isnan(error) else error, error, error], dtype=torch.float64)
+            yield PeerPoint(k, instances, setup=3.0, total=3.0 + 3 * k)
 
 
 def test_a_peer_runs_until_it_is_good_enough() -> None:
@@ -163,7 +165,7 @@ def test_a_peer_runs_until_it_is_good_enough() -> None:
     assert peer.asked == [1, 2, 3, 4, 5, 10]
     assert evaluations.tolist() == peer.asked
     assert errors[:, 0].tolist() == [1, 1, 1, 1, 1, 1e-5]
-    assert spent == {"setup": 1000.0, "map": 2000.0, "accelerator": 0.0, "total": 3000.0}, "at 4 evaluations"
+    assert spent == {"setup": 1000.0, "map": 4000.0, "accelerator": 0.0, "total": 5000.0}, "at 4 evaluations"
 
 
 def test_a_peer_that_never_gets_there_stops_at_the_horizon() -> None:
@@ -173,10 +175,11 @@ def test_a_peer_that_never_gets_there_stops_at_the_horizon() -> None:
 
 
 def test_a_peer_without_a_point_is_lost_not_raised() -> None:
-    evaluations, errors, _ = measure_peer(Scripted(float("nan")), None, steps=2, horizon=5)
+    evaluations, errors, _ = measure_peer(Scripted(math.nan), None, steps=2, horizon=5)
     row = made(errors, evaluations, peer=True)
-    assert row["status"] == {"DIVERGED": 2}
+    assert row["status"] == {"MAX_EVALUATIONS": 1, "DIVERGED": 2}
     assert row["error_at"]["5"] == {"median": None, "p90": None}
+    assert row["curve"]["p10"] == [1.0, 1.0, 1.0], "the instance that has a point keeps it"
 
 
 def test_the_wheel_walks_our_path() -> None:
@@ -188,3 +191,11 @@ def test_the_wheel_walks_our_path() -> None:
     counts = [1, 2, 5, 10, 25]
     for point in wheel.run(problem, counts):
         torch.testing.assert_close(point.error, ours[point.evaluations - 1], rtol=1e-6, atol=0)
+
+
+def test_the_wheel_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without normalization it complains after two iterations, whatever `verbose` says."""
+    problem = DiabetesLasso().sample(16, generator=generator(0, "test"))
+    (point,) = ScsWheel("scs", {"normalize": False}).run(problem, [1])
+    assert point.error.shape == (16,)
+    assert capsys.readouterr().out == ""

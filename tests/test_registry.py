@@ -41,6 +41,13 @@ def test_names_are_sorted(registry: Registry) -> None:
     assert list(registry.available()) == registry.names()
 
 
+def test_names_are_sorted_whatever_their_order_of_registration(path: Path) -> None:
+    distributions.write(path, "one", {"maps:zenith": "thing_a:Thing", "maps:aardvark": "thing_a:Thing"})
+    names = fp.maps.names()
+    assert names == sorted(names)
+    assert names[0] == "aardvark"
+
+
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(RegistryError, match=r"no accelerator named 'andersn-2'; did you mean 'anderson-2'\?"):
         fp.accelerators.load("andersn-2")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import fixedpoint as fp
 from fixedpoint import tuning
@@ -47,6 +48,18 @@ def test_tuning_is_repeatable_and_tries_no_more_than_asked() -> None:
     assert seen[-1][1] == first.score
     assert 3 <= first.accelerator["memory"] <= 25
     assert 0.6 <= first.family["step"] <= 1.95
+
+
+def test_tuning_never_sees_what_is_compared_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = []
+
+    def noted(seed: int, split: str) -> torch.Generator:
+        streams.append((seed, split))
+        return generator(seed, split)
+
+    monkeypatch.setattr(tuning, "generator", noted)
+    tuning.tune("elastic-net", "picard", instances=2, steps=3, trials=10, seed=4)
+    assert set(streams) == {(4, "train")}
 
 
 def test_what_has_no_settings_keeps_its_defaults() -> None:
