@@ -75,7 +75,7 @@ def session(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Sessio
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(list(COMMANDS.values()))],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(installed)},
+        env={**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

@@ -20,12 +20,12 @@ ENTRY = Tuned({"scale": 0.5}, {"memory": 7}, 12.5)
 
 
 def test_tuning_beats_the_defaults() -> None:
-    budget: dict[str, Any] = {"instances": 6, "steps": 25, "trials": 40, "seed": 0}
+    budget: dict[str, Any] = {"instances": 4, "steps": 20, "trials": 16, "seed": 0}
     found = tuning.tune("diabetes-lasso", "anderson-2", **budget)
 
     def needed(settings: Tuned) -> float:
         family = fp.families.create("diabetes-lasso", **settings.family)
-        problem = family.sample(6, generator=generator(0, "train"))
+        problem = family.sample(4, generator=generator(0, "train"))
         method = fp.accelerators.create("anderson-2", **settings.accelerator)
         errors = trace(family, method, problem, 60)[0].numpy()
         return float(np.mean(evaluations_to(1e-3, np.arange(1, 61), errors)))
@@ -37,13 +37,13 @@ def test_tuning_is_repeatable_and_tries_no_more_than_asked() -> None:
     seen: list[tuple[int, float]] = []
 
     def tuned(seed: int, **options: Any) -> Tuned:
-        return tuning.tune("elastic-net", "anderson-2", instances=2, steps=10, trials=12, seed=seed, **options)
+        return tuning.tune("elastic-net", "anderson-2", instances=2, steps=6, trials=10, seed=seed, **options)
 
     first = tuned(0, report=lambda count, best: seen.append((count, best)))
     assert first == tuned(0)
     assert first != tuned(1)
     assert [count for count, _ in seen] == list(range(1, len(seen) + 1))
-    assert len(seen) <= 12
+    assert len(seen) <= 10
     assert [best for _, best in seen] == sorted([best for _, best in seen], reverse=True)
     assert seen[-1][1] == first.score
     assert 3 <= first.accelerator["memory"] <= 25
