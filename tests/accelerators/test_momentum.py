@@ -6,7 +6,7 @@ import torch
 
 import fixedpoint as fp
 from accelerators import Momentum
-from maps.elastic_net import ElasticNet, RandomElasticNet
+from maps.elastic_net import RandomElasticNet
 
 
 def test_first_steps_are_fista_s() -> None:
@@ -27,24 +27,23 @@ def test_first_steps_are_fista_s() -> None:
 
 
 def test_it_helps_and_restarts() -> None:
-    family = RandomElasticNet(25, step=1.0)
-    problem = family.sample(20, generator=torch.Generator().manual_seed(0))
-    plain = fp.solve(family.map, problem, tolerance=1e-6, max_evaluations=20_000)
-    fast = fp.solve(family.map, problem, "momentum", tolerance=1e-6, max_evaluations=20_000)
+    family = RandomElasticNet(10, step=1.0)
+    problem = family.sample(10, generator=torch.Generator().manual_seed(0))
+    plain = fp.solve(family.map, problem, tolerance=1e-4, max_evaluations=5000)
+    fast = fp.solve(family.map, problem, "momentum", tolerance=1e-4, max_evaluations=5000)
     assert fast.converged.all()
+    assert (plain.evaluations < 5000).any()
     assert fast.evaluations.double().median() < 0.5 * plain.evaluations.double().median()
 
 
 def test_a_restart_is_the_instance_s_own() -> None:
-    map = ElasticNet(2)
     method = Momentum()
     x0 = torch.zeros(2, 2)
     _, state = method.init(x0, None)
     residual = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     _, state = method.step(fp.Evaluation(x0, x0 + residual, residual), state)
     here = torch.tensor([[1.5, 0.0], [1.5, 0.0]])
-    residual = torch.tensor([[0.5, 0.0], [-1.0, 0.0]])
+    residual = torch.tensor([[0.5, 0.0], [-0.3, 0.0]])
     following, state = method.step(fp.Evaluation(here, here + residual, residual), state)
     assert following[0, 0] > here[0, 0] + 0.5, "keeps its momentum"
-    assert following[1, 0] == here[1, 0] - 1.0, "restarted: a plain step"
-    assert map.signature.size == 2
+    assert following[1, 0] == here[1, 0] - 0.3, "restarted: a plain step"
