@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fixedpoint import leaves
-from fixedpoint.adjoint import warn_instances
-from fixedpoint.iterate import Callback, Run, checked_start, concrete, freeze, resolve, run
+from fixedpoint.iterate import Callback, Run, checked_start, concrete, resolve
+from fixedpoint.operation import Solve, SolveSpec, blank
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Solution, Status
 
@@ -83,12 +82,12 @@ def solve(
     _check_budget(tolerance, max_evaluations, dtype)
     _check_differentiable(parts, start, gradient)
 
-    spec = _Spec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid)
+    spec = SolveSpec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid)
     if gradient == "unroll":
         result = spec.run(parts, start)
     else:
         inputs = parts if gradient == "implicit" else {name: t.detach() for name, t in parts.items()}
-        result = _attach(spec, gradient, parts, _Solve.apply(spec, start, *inputs.values()))
+        result = _attach(spec, gradient, parts, Solve.apply(spec, start, *inputs.values()))
     solution = Solution(*result)
     return solution if batch is not None else Solution(*leaves.first(result))
 
@@ -130,184 +129,8 @@ def _check_differentiable(parts: dict[str, Tensor], start: Tensor | None, gradie
         )
 
 
-@dataclass(frozen=True)
-class _Spec:
-    """Everything of a solve but its tensors: what `_Solve` carries beside them."""
-
-    map: FixedPointMap
-    accelerator: Accelerator
-    problem: Any
-    """Gives structure and names only: its tensors are replaced by those of each call."""
-    tolerance: float
-    max_evaluations: int
-    callback: Callback | None
-    on_invalid: str
-    outputs: list[Any] = field(default_factory=list)
-    """The structure of the map's output, left here by the forward pass (a Function returns flat tensors)."""
-
-    def with_parts(self, parts: dict[str, Tensor]) -> Any:
-        return leaves.replace(self.problem, parts)
-
-    def run(self, parts: dict[str, Tensor], start: Tensor | None) -> Run:
-        """Screen the data, then run the loop; invalid instances come back as NaN."""
-        problem, invalid = self._screened(self.with_parts(parts))
-        result = run(
-            self.map,
-            self.map.setup(problem),
-            self.accelerator,
-            start,
-            tolerance=self.tolerance,
-            max_evaluations=self.max_evaluations,
-            callback=self.callback,
-            invalid=invalid,
-        )
-        return result if invalid is None else blank(result, invalid)
-
-    def _screened(self, problem: Any) -> tuple[Any, Tensor | None]:
-        """The problem with unusable rows replaced by a good one, and which they were (None when all are good).
-
-        Raises:
-            ValueError: a fault with on_invalid="raise", or no usable instance at all.
-        """
-        ranks = self.map.ranks
-        parts = leaves.tensors(problem)
-        if not all(concrete(t) for t in parts.values()):
-            return problem, None
-        with torch.no_grad():
-            size = next(t.shape[0] for name, t in parts.items() if leaves.is_row(name, t, ranks))
-            faults = leaves.nonfinite(problem, ranks, size)
-            bad = torch.stack(list(faults.values())).any(0)
-            if not bool(bad.all()):  # the map's own tests may assume finite data
-                clean = leaves.substitute(problem, ranks, bad) if bool(bad.any()) else problem
-                faults |= {message: rows & ~bad for message, rows in self.map.faults(clean).items()}
-            bad = torch.stack(list(faults.values())).any(0)
-        if not bool(bad.any()):
-            return problem, None
-        if self.on_invalid == "raise" or bool(bad.all()):
-            found = [
-                f"{message} in instance(s) {torch.nonzero(rows).flatten().tolist()[:8]}"
-                for message, rows in faults.items()
-                if bool(rows.any())
-            ]
-            hint = ' (on_invalid="mark" solves the others)' if not bool(bad.all()) else ""
-            raise ValueError("; ".join(found) + hint)
-        return leaves.substitute(problem, ranks, bad), bad
-
-
-class _Solve(torch.autograd.Function):
-    """A solve as one differentiable operation (implicit rule); under vmap the mapped axis joins the batch."""
-
-    @staticmethod
-    def forward(spec: _Spec, start: Tensor | None, *parts: Tensor) -> tuple[Tensor, ...]:
-        result = spec.run(dict(zip(leaves.tensors(spec.problem), parts, strict=True)), start)
-        # a point that was accepted as it came is copied: autograd must tell inputs from outputs
-        result = leaves.transform(lambda t: t.clone() if any(t is p for p in (start, *parts)) else t, result)
-        spec.outputs.append(leaves.transform(lambda t: t[:0], result.output))
-        return (
-            result.x,
-            result.residual,
-            result.status,
-            result.evaluations,
-            *leaves.tensors(result.output).values(),
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        spec, _, *parts = inputs
-        ctx.spec = spec
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(output[0], output[2], *parts)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor, *_: Any) -> tuple[Any, ...]:
-        x, status, *parts = ctx.saved_tensors
-        return None, None, *_Adjoint.apply(ctx.spec, x, status, cotangent, *parts)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], spec: _Spec, start: Tensor | None, *parts: Tensor) -> Any:
-        folded, _ = _fold_parts(info.batch_size, in_dims[2:], spec, parts, share=True)
-        start = None if start is None else _fold(start, in_dims[1], info.batch_size)
-        results = _Solve.apply(spec, start, *folded)
-        return tuple(_unfold(t, info.batch_size) for t in results), tuple(0 for _ in results)
-
-
-class _Adjoint(torch.autograd.Function):
-    """The backward pass of `_Solve`: the map's implicit vector-Jacobian product."""
-
-    @staticmethod
-    def forward(spec: _Spec, x: Tensor, status: Tensor, cotangent: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip(leaves.tensors(spec.problem), parts, strict=True))
-        invalid = status == Status.INVALID
-        unreached = ~invalid & (status != Status.CONVERGED) & (cotangent != 0).any(1)
-        warn_instances(unreached, "the solve did not converge")
-        problem = spec.with_parts(named)
-        if bool(invalid.any()):
-            problem = leaves.substitute(problem, spec.map.ranks, invalid)
-            good = torch.argmin(invalid.to(torch.int8))
-            x = torch.where(invalid[:, None], x[good], x)
-            cotangent = torch.where(invalid[:, None], torch.zeros_like(cotangent), cotangent)
-        gradients = leaves.tensors(spec.map.implicit_vjp(x, spec.map.setup(problem), cotangent))
-        # integer leaves have no gradient; zeros of their shape are discarded by autograd
-        return tuple(
-            gradients[name] if t.is_floating_point() else torch.zeros(t.shape, dtype=x.dtype)
-            for name, t in named.items()
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError('second derivatives through gradient="implicit" are not supported; use gradient="unroll"')
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], spec: _Spec, x: Tensor, status: Tensor, c: Tensor, *parts: Tensor
-    ) -> Any:
-        folded, shared = _fold_parts(info.batch_size, in_dims[4:], spec, parts, share=False)
-        rows = [_fold(t, d, info.batch_size) for t, d in zip((x, status, c), in_dims[1:4], strict=True)]
-        gradients = [_unfold(g, info.batch_size) for g in _Adjoint.apply(spec, *rows, *folded)]
-        summed = [g.sum(1) if was_shared else g for g, was_shared in zip(gradients, shared, strict=True)]
-        return tuple(summed), tuple(0 for _ in summed)
-
-
-def _fold_parts(
-    size: int, dims: tuple[int | None, ...], spec: _Spec, parts: tuple[Tensor, ...], *, share: bool
-) -> tuple[list[Tensor], list[bool]]:
-    """Fold the mapped axis of every problem leaf into its batch axis; also which leaves the batch shared.
-
-    A shared leaf that is mapped gets a row per instance. With `share` an unmapped one stays shared; without (for
-    gradients, which must not be summed over the mapped axis) it is repeated too.
-    """
-    ranks = spec.map.ranks
-    names = list(leaves.tensors(spec.problem))
-    logical = [t if d is None else t.select(d, 0) for t, d in zip(parts, dims, strict=True)]
-    shared = [not leaves.is_row(n, t, ranks) for n, t in zip(names, logical, strict=True)]
-    batch = next(t.shape[0] for t, s in zip(logical, shared, strict=True) if not s)
-    folded = []
-    for part, dim, is_shared in zip(parts, dims, shared, strict=True):
-        if is_shared and dim is None and share:
-            folded.append(part)
-        elif is_shared:
-            moved = part.expand(size, *part.shape) if dim is None else part.movedim(dim, 0)
-            folded.append(moved.unsqueeze(1).expand(size, batch, *moved.shape[1:]).flatten(0, 1))
-        else:
-            folded.append(_fold(part, dim, size))
-    return folded, shared
-
-
-def _fold(t: Tensor, dim: int | None, size: int) -> Tensor:
-    moved = t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-    return moved.flatten(0, 1)
-
-
-def _unfold(t: Tensor, size: int) -> Tensor:
-    return t.unflatten(0, (size, -1))
-
-
-def _attach(spec: _Spec, gradient: Gradient, parts: dict[str, Tensor], solved: tuple[Tensor, ...]) -> Run:
-    """A `Run` from the flat results of `_Solve`, its x and output differentiable as asked."""
+def _attach(spec: SolveSpec, gradient: Gradient, parts: dict[str, Tensor], solved: tuple[Tensor, ...]) -> Run:
+    """A `Run` from the flat results of `Solve`, its x and output differentiable as asked."""
     x, residual, status, evaluations, *flat = solved
     if gradient is None:
         structure = spec.outputs[-1]
@@ -332,18 +155,3 @@ def _differentiable(map: FixedPointMap, problem: Any, gradient: Gradient, x: Ten
     x = map.retract(x, context)
     fx, aux = map.evaluate(x, context)
     return x, map.output(Evaluation(x, fx, fx - x), aux, context)
-
-
-def blank(result: Run, invalid: Tensor) -> Run:
-    """The result with NaN for the numbers of the rows in `invalid` (B,)."""
-
-    def nan(t: Tensor) -> Tensor:
-        return freeze(invalid, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
-
-    return Run(
-        x=nan(result.x),
-        output=leaves.transform(nan, result.output),
-        residual=nan(result.residual),
-        status=result.status,
-        evaluations=torch.where(invalid, 0, result.evaluations),
-    )

@@ -128,13 +128,18 @@ class RandomElasticNet(ProblemFamily):
 
     Args:
         size: m = n.
-        **settings: arguments of `ElasticNet`.
+        **settings: arguments of `ElasticNet`, with beta > 0.
+
+    Raises:
+        ValueError: beta = 0, or as `ElasticNet`.
     """
 
     tunable: ClassVar[Mapping[str, Setting]] = ElasticNet.tunable
 
     def __init__(self, size: int = 25, **settings: Any) -> None:
         self.map: ElasticNet = ElasticNet(size, **settings)
+        if self.map.beta == 0:
+            raise ValueError("beta: expected a number in (0, 1]: without an l1 penalty there is no largest useful mu")
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ElasticNetProblem:
         """A batch with a matrix of its own for each instance, float64."""

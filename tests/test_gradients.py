@@ -131,7 +131,7 @@ def test_output_carries_the_gradient_too() -> None:
 
 def test_dropped_gradients_are_refused() -> None:
     problem = AffineProblem(0.5 * torch.eye(2), torch.ones(3, 2, requires_grad=True))
-    with pytest.raises(ValueError, match='gradient: b require.*"implicit"'):
+    with pytest.raises(ValueError, match=r'gradient: b require.*"implicit"'):
         fp.solve(Affine(2), problem, tolerance=1e-5)
     with torch.no_grad():
         assert not fp.solve(Affine(2), problem, tolerance=1e-5).x.requires_grad

@@ -267,7 +267,7 @@ def test_relaxation_beyond_averagedness_is_refused() -> None:
     map = ElasticNet(4, step=1.8)
     family = RandomElasticNet(4)
     problem = family.sample(2, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="relaxation: 1.5 times the map's averagedness"):
+    with pytest.raises(ValueError, match=r"relaxation: 1\.5 times the map's averagedness"):
         fp.solve(map, problem, fp.accelerators.create("relaxed", relaxation=1.5))
 
 

@@ -23,9 +23,10 @@ from fixedpoint import Assessment, Choice, Context, Evaluation, FixedPointMap, R
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
 from maps.scs import linear_system, scaling
-from maps.scs.linear_system import LinearSystem, times
+from maps.scs.linear_system import LinearSystem
 from maps.scs.program import ConeProgram
 from maps.scs.scaling import Data, Scaling
+from maps.scs.termination import kkt_residual
 
 TAU_FLOOR = 1e-12
 """A solution divides by tau: below this share of the state's size there is none to speak of."""
@@ -241,26 +242,10 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def assess(self, evaluation: Evaluation, aux: Inner, context: Context) -> Assessment:
         """The largest relative KKT residual; infinite while tau vanishes."""
-        data, (D, E, sigma) = self._data(context), context.rows.scaling
-        tau = _safe(aux.u[:, -1:])
+        data, tau = self._data(context), _safe(aux.u[:, -1:])
         x, y = (aux.u[:, :-1] / tau).split([self.n, self.m], 1)
         s = aux.rsk[:, self.n : -1] / tau
-        zero = torch.zeros_like(x)
-        Ax, Aty = times(data.A, x), times(data.A.mT, y)
-        Px = zero if data.P is None else times(data.P, x)
-        rows, columns = 1 / (D * sigma), 1 / (E * sigma)  # back to the original units
-        xPx, cx, by = ((a * b).sum(1, keepdim=True) / sigma**2 for a, b in ((x, Px), (data.c, x), (data.b, y)))
-        terms = [
-            (rows * (Ax + s - data.b), rows * Ax, rows * s, rows * data.b),
-            (columns * (Px + Aty + data.c), columns * Px, columns * Aty, columns * data.c),
-            (xPx + cx + by, xPx, cx, by),
-        ]
-        absolute, relative = self.error_weights
-        residuals = []
-        for residual, *parts in terms:
-            size = torch.stack([_largest(part) for part in parts]).amax(0)
-            residuals.append(_largest(residual) / (absolute + relative * size))
-        worst = torch.stack(residuals).amax(0)
+        worst = kkt_residual(data, context.rows.scaling, x, y, s, self.error_weights)
         gone = aux.u[:, -1] <= TAU_FLOOR * torch.linalg.vector_norm(aux.u, dim=1)
         worst = torch.where(gone, torch.inf, worst)
         return Assessment(worst, torch.full_like(worst, Status.RUNNING, dtype=torch.int64))
@@ -326,13 +311,9 @@ def _stored(problem: ConeProgram) -> dict[str, Tensor]:
     masks = dict(problem.stored)
     for name, part in (("A", problem.A), ("P", problem.P)):
         if part is not None and name not in masks:
-            masks[name] = (part.detach() != 0).flatten(0, -3).any(0) if part.ndim == 3 else part.detach() != 0
+            present = torch.nan_to_num(part.detach()) != 0  # an instance that is not a number says nothing
+            masks[name] = present.any(0) if part.ndim == 3 else present
     return masks
-
-
-def _largest(t: Tensor) -> Tensor:
-    """(B,) infinity norm of the rows; 0 when they are empty (m = 0)."""
-    return t.abs().amax(1) if t.shape[1] else t.sum(1)
 
 
 def _safe(tau: Tensor) -> Tensor:
