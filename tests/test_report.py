@@ -207,12 +207,28 @@ def test_the_plot_shows_every_row(tmp_path: Path, drawn: list[Figure]) -> None:
         "scs, our settings (standard)": (plot.GREYS[1], ":"),
     }
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(expected)
-    for axes in figure.axes:
-        assert {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes.lines} == expected
-    median, p90 = (np.asarray(axes.lines[0].get_ydata()).tolist() for axes in figure.axes)
-    assert median == row()["curve"]["median"]
-    assert p90 == row()["curve"]["p90"]
-    assert figure.axes[0].get_ylabel() == "true KKT error"
+    overview = figure.axes[0]
+    assert {line.get_label(): (line.get_color(), line.get_linestyle()) for line in overview.lines} == expected
+    assert np.asarray(overview.lines[0].get_ydata()).tolist() == row()["curve"]["median"]
+    assert overview.lines[0].get_xydata().shape == (len(row()["curve"]["evaluations"]), 2)
+    assert figure.get_supylabel() == "true KKT error"
+
+
+def test_each_accelerator_has_its_median_and_band(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot.convergence(full(), tmp_path / "c.png")
+    panels = [axes for axes in drawn[0].axes[1:] if axes.axison]
+    assert [axes.get_title(loc="left").partition(",")[0] for axes in panels] == ["picard", LONG, "anderson-2"]
+    assert [len(axes.collections) for axes in panels] == [1, 1, 2], "bands: default and tuned, none for peers"
+    band = panels[0].collections[0].get_paths()[0].vertices
+    curve = row()["curve"]
+    finite = [v for q in ("p10", "p90") for v in curve[q] if v is not None and v > plot.FLOOR]
+    for value in finite:
+        assert np.isclose(band[:, 1], value).any()
+
+
+def test_the_axes_start_at_the_first_evaluation(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot.convergence(full(), tmp_path / "c.png")
+    figure = drawn[0]
     assert figure.axes[0].get_xlim() == (1, 60)
 
 

@@ -19,11 +19,15 @@ FLOOR, CEILING = 1e-9, 1e2
 """Errors beyond are of no interest to the reader and would squeeze what is between."""
 
 
-def convergence(records: Sequence[Record], path: Path) -> None:
-    """Error against evaluations, the median and the 90th percentile side by side, written to `path` (PNG).
+COLUMNS = 3
 
-    An accelerator has one colour: solid with its best settings, dashed with its defaults where it was tuned. Outside
-    solvers are dotted and grey.
+
+def convergence(records: Sequence[Record], path: Path) -> None:
+    """Error against evaluations, written to `path` (PNG).
+
+    The first panel has the median of every row; then each accelerator has a panel of its own with its medians and bands
+    from the 10th to the 90th percentile, the outside solvers' medians behind them. An accelerator has one colour: solid
+    with its best settings, dashed with its defaults where it was tuned. Outside solvers are dotted and grey.
 
     Raises:
         ModuleNotFoundError: matplotlib is missing (install the "plot" extra).
@@ -32,23 +36,46 @@ def convergence(records: Sequence[Record], path: Path) -> None:
     from matplotlib.figure import Figure
 
     first = records[0]
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    for axes, curve, title in zip(panels, ("median", "p90"), ("median", "90th percentile"), strict=True):
-        for label, record, look in _looks(records):
-            axes.plot(record["curve"]["evaluations"], _heights(record, curve), label=label, **look)
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set_xlabel("evaluations of the map")
+    looks = list(_looks(records))
+    names = list(dict.fromkeys(record["accelerator"] for _, record, _ in looks if not record["peer"]))
+    columns = min(COLUMNS, 1 + len(names))
+    rows = math.ceil((1 + len(names)) / columns)
+    figure = Figure(figsize=(2.2 + 3.4 * columns, 0.6 + 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes, name in zip(panels, [None, *names], strict=False):
+        axes.set_title("all, medians" if name is None else f"{name}, median and 10-90% band", loc="left", fontsize=10)
         axes.grid(True, which="major", alpha=0.25)
+        for label, record, look in looks:
+            if name is None or record["peer"] or record["accelerator"] == name:
+                _draw(axes, label, record, look, band=name is not None and not record["peer"])
+    for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[1 + len(names) :]:
+        axes.set_axis_off()
+    for place, axes in enumerate(panels[: 1 + len(names)]):
+        if place + columns > len(names):  # nothing below it
+            axes.set_xlabel("evaluations of the map")
+            axes.tick_params(labelbottom=True)
     panels[0].set_yscale("log")
     panels[0].set_ylim(*_limits(records))
     panels[0].set_xlim(1, max(2, first["steps"]))
-    panels[0].set_ylabel(ERROR_NAMES.get(first["error"], first["error"]))
+    figure.supylabel(str(ERROR_NAMES.get(first["error"], first["error"])), fontsize=10)
     figure.suptitle(f"{first['family']}, {first['instances']} held-out instances", x=0.01, ha="left", fontsize=12)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=120)
+
+
+def _draw(axes: Any, label: str, record: Record, look: dict[str, Any], *, band: bool) -> None:
+    """One row: its median, and its band below it."""
+    x = record["curve"]["evaluations"]
+    axes.plot(x, _heights(record, "median"), label=label, **look)
+    if band:
+        # what is not finite reaches beyond the top of the picture
+        low, high = ([CEILING * 10 if math.isnan(v) else v for v in _heights(record, q)] for q in ("p10", "p90"))
+        axes.fill_between(
+            x, low, high, color=look["color"], alpha=0.12 if look["linestyle"] == "--" else 0.25, linewidth=0
+        )
 
 
 def _looks(records: Sequence[Record]) -> Iterator[tuple[str, Record, dict[str, Any]]]:
