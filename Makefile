@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test bench quick lint clean
 
 demo: unexport OMP_NUM_THREADS
 demo: $(VENV)/.ready ## classical acceleration compared on real data, with a plot at the end
@@ -15,6 +15,10 @@ demo: $(VENV)/.ready ## classical acceleration compared on real data, with a plo
 
 test: $(VENV)/.ready ## all tests
 	$(BIN)/python -m pytest -n auto
+
+bench: unexport OMP_NUM_THREADS
+bench: $(VENV)/.ready ## every shipped family, 128 instances; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/classical.py
 
 quick: $(VENV)/.ready ## the tests that take seconds
 	$(BIN)/python -m pytest -n auto -m "not slow"

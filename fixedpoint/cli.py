@@ -47,7 +47,7 @@ def list_() -> None:
 @app.command()
 def solve(
     family: Family,
-    accelerator: Annotated[str, typer.Option(help="A registered accelerator.")] = "anderson-2",
+    accelerator: Annotated[str, typer.Option(help="A registered accelerator.")] = "safeguarded",
     instances: Annotated[int, typer.Option(help="Problems to draw and solve as one batch.", min=1)] = 8,
     tolerance: Annotated[float, typer.Option(help="Residual at which an instance is converged.")] = 1e-6,
     max_evaluations: Annotated[int, typer.Option(help="Most evaluations of the map per instance.", min=1)] = 1000,

@@ -46,7 +46,7 @@ class ConicSolution:
 
 def solve(
     program: ConeProgram,
-    accelerator: fp.Accelerator | str | None = "anderson-2",
+    accelerator: fp.Accelerator | str | None = "safeguarded",
     *,
     eps_abs: float = 1e-4,
     eps_rel: float = 1e-4,
@@ -67,7 +67,8 @@ def solve(
 
     Args:
         program: the program(s).
-        accelerator: an `Accelerator`, a registered name, or None for plain SCS.
+        accelerator: an `Accelerator`, a registered name, or None for plain SCS. The default is safeguarded Anderson
+            acceleration.
         eps_abs, eps_rel: an instance converges when each KKT residual is at most eps_abs + eps_rel * (size of its
             terms); both 0 uses the whole budget.
         max_evaluations: most evaluations per instance.
