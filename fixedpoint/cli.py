@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -166,6 +165,7 @@ def tune(
     files.check_file(path)
     if path.exists():
         tuning.load(path, family)
+    found: list[tuning.Tuned] = []
     for name in _names(accelerators):
         began = time.perf_counter()
         with _bar() as bar:
@@ -175,8 +175,16 @@ def tune(
                 bar.update(task, completed=trial, description=f"{name}: score {score:.1f}")
 
             result = tuning.tune(
-                family, name, instances=instances, steps=steps, trials=trials, seed=seed, report=report
+                family,
+                name,
+                instances=instances,
+                steps=steps,
+                trials=trials,
+                seed=seed,
+                guesses=found,
+                report=report,
             )
+            found.append(result)
         seconds = time.perf_counter() - began
         budget = {"instances": instances, "steps": steps, "trials": trials, "seed": seed, "seconds": round(seconds, 1)}
         provenance = {**budget, "versions": versions(), "revision": revision()}
@@ -246,10 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     What the user got wrong ends in one line that names it, not in a traceback.
     """
-    from fixedpoint.adjoint import AdjointWarning
     from fixedpoint.registry import RegistryError
 
-    warnings.simplefilter("ignore", AdjointWarning)
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.Abort:

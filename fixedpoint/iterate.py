@@ -155,7 +155,9 @@ def run(
         result = _record(result, now, rows, done)
         finished = done | (status != Status.RUNNING)
         if callback is not None:
-            progress = Progress(count, result.residual.detach().clone(), result.status.clone())
+            residual = result.residual.detach().clone()
+            residual = torch.where(result.status == Status.INVALID, torch.nan, residual)
+            progress = Progress(count, residual, result.status.clone())
             if callback(progress):
                 early = result.status == Status.RUNNING
                 return result._replace(status=torch.where(early, Status.MAX_EVALUATIONS, result.status))
@@ -214,11 +216,13 @@ def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch:
     """
     if start is None:
         return None
+    if not isinstance(start, Tensor):
+        raise TypeError(f"start: expected a tensor, got {type(start).__name__}")
     size = map.signature.size
     expected = (size,) if batch is None else (batch, size)
     if tuple(start.shape) != expected:
         raise ValueError(f"start: expected shape {expected}, got {tuple(start.shape)}")
-    dtype = next(t.dtype for t in leaves.tensors(problem).values() if t.is_floating_point())
+    dtype = leaves.dtype(problem)
     if start.dtype != dtype:
         raise TypeError(f"start: expected the problem's dtype {dtype}, got {start.dtype}")
     if concrete(start) and not bool(torch.isfinite(start).all()):

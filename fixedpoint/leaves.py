@@ -51,12 +51,15 @@ def check(problem: Any, ranks: Ranks) -> int | None:
 
     Raises:
         ValueError: no tensor leaves, a leaf of the wrong rank, unequal batch sizes, an empty batch.
-        TypeError: floating leaves of different dtypes or devices.
+        TypeError: no floating leaves, or floating leaves of different dtypes or devices.
     """
     found = tensors(problem)
     if not found:
         raise ValueError(f"problem: expected tensors, got {type(problem).__name__} without any")
     floating = {name: t for name, t in found.items() if t.is_floating_point()}
+    if not floating:
+        listed = ", ".join(f"{name}: {t.dtype}" for name, t in found.items())
+        raise TypeError(f"problem: expected floating-point tensors, got {listed}")
     for what in ("dtype", "device"):
         kinds = {name: getattr(t, what) for name, t in floating.items()}
         if len(set(kinds.values())) > 1:
@@ -80,6 +83,11 @@ def check(problem: Any, ranks: Ranks) -> int | None:
     if sizes and 0 in sizes.values():
         raise ValueError(f"{next(iter(sizes))}: expected at least one instance, got an empty batch")
     return next(iter(sizes.values()), None)
+
+
+def dtype(problem: Any) -> torch.dtype:
+    """The floating dtype of a problem that passed `check`."""
+    return next(t.dtype for t in tensors(problem).values() if t.is_floating_point())
 
 
 def batched(problem: Any, ranks: Ranks) -> Any:

@@ -12,7 +12,7 @@ from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
 from fixedpoint.iterate import Callback, Run, concrete, freeze, run
 from fixedpoint.protocol import Accelerator, FixedPointMap
-from fixedpoint.solution import Status
+from fixedpoint.solution import Evaluation, Status
 
 
 @dataclass(frozen=True)
@@ -81,33 +81,32 @@ class SolveSpec:
 
 
 class Solve(torch.autograd.Function):
-    """A solve as one differentiable operation (implicit rule); under vmap the mapped axis joins the batch."""
+    """A solve as one differentiable operation (implicit rule); under vmap the mapped axis joins the batch.
+
+    Takes (spec, start, *problem leaves); returns (x, residual, status, evaluations, *leaves of the map's output), of
+    which x and the floating outputs are differentiable.
+    """
 
     @staticmethod
     def forward(spec: SolveSpec, start: Tensor | None, *parts: Tensor) -> tuple[Tensor, ...]:
         result = spec.run(dict(zip(leaves.tensors(spec.problem), parts, strict=True)), start)
         # a point that was accepted as it came is copied: autograd must tell inputs from outputs
         result = leaves.transform(lambda t: t.clone() if any(t is p for p in (start, *parts)) else t, result)
-        spec.outputs.append(leaves.transform(lambda t: t[:0], result.output))
-        return (
-            result.x,
-            result.residual,
-            result.status,
-            result.evaluations,
-            *leaves.tensors(result.output).values(),
-        )
+        spec.outputs.append(leaves.transform(lambda t: t.new_empty(0), result.output))
+        return result.x, result.residual, result.status, result.evaluations, *leaves.tensors(result.output).values()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         spec, _, *parts = inputs
+        x, residual, status, evaluations, *outputs = output
         ctx.spec = spec
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(output[0], output[2], *parts)
+        ctx.mark_non_differentiable(residual, status, evaluations, *(t for t in outputs if not t.is_floating_point()))
+        ctx.save_for_backward(x, status, *parts)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor, *_: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, of_x: Tensor, _r: Any, _s: Any, _e: Any, *of_output: Tensor) -> tuple[Any, ...]:
         x, status, *parts = ctx.saved_tensors
-        return None, None, *_Adjoint.apply(ctx.spec, x, status, cotangent, *parts)
+        return None, None, *_Adjoint.apply(ctx.spec, len(of_output), x, status, of_x, *of_output, *parts)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: SolveSpec, start: Tensor | None, *parts: Tensor) -> Any:
@@ -118,26 +117,24 @@ class Solve(torch.autograd.Function):
 
 
 class _Adjoint(torch.autograd.Function):
-    """The backward pass of `Solve`: the map's implicit vector-Jacobian product."""
+    """The backward pass of `Solve`: cotangents of x and of the outputs to gradients of the problem's leaves.
+
+    Takes (spec, number of outputs, x, status, cotangent of x, *cotangents of the outputs, *problem leaves).
+    """
 
     @staticmethod
-    def forward(spec: SolveSpec, x: Tensor, status: Tensor, cotangent: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip(leaves.tensors(spec.problem), parts, strict=True))
+    def forward(spec: SolveSpec, count: int, x: Tensor, status: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        cotangents, parts = rest[: count + 1], rest[count + 1 :]
         invalid = status == Status.INVALID
-        unreached = ~invalid & (status != Status.CONVERGED) & (cotangent != 0).any(1)
+        cotangents = tuple(freeze(invalid, torch.zeros_like(t), t) for t in cotangents)
+        wanted = torch.stack([(t != 0).reshape(t.shape[0], -1).any(1) for t in cotangents]).any(0)
+        unreached = ~invalid & (status != Status.CONVERGED) & wanted
         warn_instances(unreached, "the solve did not converge")
-        problem = spec.with_parts(named)
+        problem = spec.with_parts(dict(zip(leaves.tensors(spec.problem), parts, strict=True)))
         if bool(invalid.any()):
             problem = leaves.substitute(problem, spec.map.ranks, invalid)
-            good = torch.argmin(invalid.to(torch.int8))
-            x = torch.where(invalid[:, None], x[good], x)
-            cotangent = torch.where(invalid[:, None], torch.zeros_like(cotangent), cotangent)
-        gradients = leaves.tensors(spec.map.implicit_vjp(x, spec.map.setup(problem), cotangent))
-        # integer leaves have no gradient; zeros of their shape are discarded by autograd
-        return tuple(
-            gradients[name] if t.is_floating_point() else torch.zeros(t.shape, dtype=x.dtype)
-            for name, t in named.items()
-        )
+            x = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
+        return _problem_gradients(spec.map, problem, x, cotangents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -148,14 +145,36 @@ class _Adjoint(torch.autograd.Function):
         raise RuntimeError('second derivatives through gradient="implicit" are not supported; use gradient="unroll"')
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], spec: SolveSpec, x: Tensor, status: Tensor, c: Tensor, *parts: Tensor
-    ) -> Any:
-        folded, shared = _fold_parts(info.batch_size, in_dims[4:], spec, parts, share=False)
-        rows = [_fold(t, d, info.batch_size) for t, d in zip((x, status, c), in_dims[1:4], strict=True)]
-        gradients = [_unfold(g, info.batch_size) for g in _Adjoint.apply(spec, *rows, *folded)]
+    def vmap(info: Any, in_dims: tuple[Any, ...], spec: SolveSpec, count: int, *rest: Tensor) -> Any:
+        rows = 3 + count  # x, status, cotangents of x and of the outputs
+        folded, shared = _fold_parts(info.batch_size, in_dims[2 + rows :], spec, rest[rows:], share=False)
+        batched = [_fold(t, d, info.batch_size) for t, d in zip(rest[:rows], in_dims[2 : 2 + rows], strict=True)]
+        gradients = [_unfold(g, info.batch_size) for g in _Adjoint.apply(spec, count, *batched, *folded)]
         summed = [g.sum(1) if was_shared else g for g, was_shared in zip(gradients, shared, strict=True)]
         return tuple(summed), tuple(0 for _ in summed)
+
+
+def _problem_gradients(
+    map: FixedPointMap, problem: Any, x: Tensor, cotangents: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Gradients of <cotangents, (retract(x*), outputs)>: directly through the output, then through x*."""
+    parts = leaves.tensors(problem)
+    floating = {name: t for name, t in parts.items() if t.is_floating_point()}
+
+    def observed(x: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        prepared = map.setup(leaves.replace(problem, values))
+        point = map.retract(x, prepared)
+        fx, aux = map.evaluate(point, prepared)
+        output = map.output(Evaluation(point, fx, fx - point), aux, prepared)
+        return point, *leaves.tensors(output).values()
+
+    of_x, direct = torch.func.vjp(observed, x, floating)[1](cotangents)
+    through_x = leaves.tensors(map.implicit_vjp(x, map.setup(problem), of_x))
+    # leaves that are not floating have no gradient; zeros of their shape are discarded by autograd
+    return tuple(
+        direct[name] + through_x[name] if name in floating else torch.zeros(t.shape, dtype=x.dtype)
+        for name, t in parts.items()
+    )
 
 
 def _fold_parts(

@@ -32,6 +32,11 @@ class Range:
             value = self.low + unit * (self.high - self.low)
         return round(value) if self.integer else float(f"{value:.6g}")
 
+    def unit(self, value: float) -> float:
+        """The inverse of `at`, clipped to [0, 1]."""
+        low, high, value = (math.log(max(v, 1e-300)) if self.log else v for v in (self.low, self.high, value))
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -42,6 +47,10 @@ class Choice:
     def at(self, unit: float) -> Any:
         """The setting at `unit` in [0, 1]."""
         return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
+
+    def unit(self, value: Any) -> float:
+        """The middle of the part of [0, 1] that gives `value`."""
+        return (self.values.index(value) + 0.5) / len(self.values)
 
 
 Setting = Range | Choice

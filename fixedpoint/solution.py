@@ -73,8 +73,7 @@ class Solution:
     status: Tensor
     """(B,) `Status` integers."""
     evaluations: Tensor
-    """(B,) int64, evaluations of the map that each instance took. An implicit or truncated gradient evaluates
-    the map again to attach the derivative; those evaluations are not counted."""
+    """(B,) int64, evaluations of the map that each instance took (those of a backward pass not included)."""
 
     @property
     def statuses(self) -> list[Status]:

@@ -78,7 +78,7 @@ def solve(
     if batch is None:
         problem = leaves.batched(problem, map.ranks)
     parts = leaves.tensors(problem)
-    dtype = next(t.dtype for t in parts.values() if t.is_floating_point())
+    dtype = leaves.dtype(problem)
     _check_budget(tolerance, max_evaluations, dtype)
     _check_differentiable(parts, start, gradient)
 
@@ -87,7 +87,9 @@ def solve(
         result = spec.run(parts, start)
     else:
         inputs = parts if gradient == "implicit" else {name: t.detach() for name, t in parts.items()}
-        result = _attach(spec, gradient, parts, Solve.apply(spec, start, *inputs.values()))
+        result = _assembled(spec, Solve.apply(spec, start, *inputs.values()))
+        if isinstance(gradient, Truncated):
+            result = _truncated(spec, gradient.steps, parts, result)
     solution = Solution(*result)
     return solution if batch is not None else Solution(*leaves.first(result))
 
@@ -99,6 +101,10 @@ def _check_budget(tolerance: float, max_evaluations: int, dtype: torch.dtype) ->
         ValueError: a tolerance that is negative, not finite or below what the dtype can reach; a budget below 1.
     """
     floor = 4 * torch.finfo(dtype).eps
+    if isinstance(max_evaluations, bool) or not isinstance(max_evaluations, int):
+        raise ValueError(f"max_evaluations: expected a whole number, got {max_evaluations!r}")
+    if not isinstance(tolerance, float | int):
+        raise ValueError(f"tolerance: expected a number, got {tolerance!r}")
     if not math.isfinite(tolerance) or tolerance < 0 or 0 < tolerance < floor:
         raise ValueError(
             f"tolerance: expected at least {floor:.1e} for {dtype} (or 0 to use the whole budget), got {tolerance!r}"
@@ -129,29 +135,31 @@ def _check_differentiable(parts: dict[str, Tensor], start: Tensor | None, gradie
         )
 
 
-def _attach(spec: SolveSpec, gradient: Gradient, parts: dict[str, Tensor], solved: tuple[Tensor, ...]) -> Run:
-    """A `Run` from the flat results of `Solve`, its x and output differentiable as asked."""
+def _assembled(spec: SolveSpec, solved: tuple[Tensor, ...]) -> Run:
+    """A `Run` from the flat results of `Solve`."""
     x, residual, status, evaluations, *flat = solved
-    if gradient is None:
-        structure = spec.outputs[-1]
-        output = leaves.replace(structure, dict(zip(leaves.tensors(structure), flat, strict=True)))
-        return Run(x, output, residual, status, evaluations)
-    problem = spec.with_parts(parts)
-    invalid = status == Status.INVALID
-    if concrete(invalid) and bool(invalid.any()):
+    structure = spec.outputs[-1]
+    output = leaves.replace(structure, dict(zip(leaves.tensors(structure), flat, strict=True)))
+    return Run(x, output, residual, status, evaluations)
+
+
+def _truncated(spec: SolveSpec, steps: int, parts: dict[str, Tensor], solved: Run) -> Run:
+    """The same numbers, with the gradient of `steps` plain evaluations that start at the solution."""
+    problem, x = spec.with_parts(parts), solved.x
+    invalid = solved.status == Status.INVALID
+    marked = concrete(invalid) and bool(invalid.any())
+    if marked:
         problem = leaves.substitute(problem, spec.map.ranks, invalid)
-        blanked = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
-        result = _differentiable(spec.map, problem, gradient, blanked)
-        return blank(Run(*result, residual, status, evaluations), invalid)
-    return Run(*_differentiable(spec.map, problem, gradient, x), residual, status, evaluations)
+        x = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
+    context = spec.map.setup(problem)
+    for _ in range(steps):
+        x = spec.map.forward(spec.map.retract(x, context), context)
+    x = spec.map.retract(x, context)
+    fx, aux = spec.map.evaluate(x, context)
+    output = spec.map.output(Evaluation(x, fx, fx - x), aux, context)
 
+    def attach(value: Tensor, path: Tensor) -> Tensor:
+        return value + (path - path.detach()) if value.is_floating_point() else value
 
-def _differentiable(map: FixedPointMap, problem: Any, gradient: Gradient, x: Tensor) -> tuple[Tensor, Any]:
-    """(x, output) at the solution x, through `gradient.steps` plain evaluations where the gradient is truncated."""
-    context = map.setup(problem)
-    if isinstance(gradient, Truncated):
-        for _ in range(gradient.steps):
-            x = map.forward(map.retract(x, context), context)
-    x = map.retract(x, context)
-    fx, aux = map.evaluate(x, context)
-    return x, map.output(Evaluation(x, fx, fx - x), aux, context)
+    result = solved._replace(x=attach(solved.x, x), output=leaves.transform(attach, solved.output, output))
+    return blank(result, invalid) if marked else result

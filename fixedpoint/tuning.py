@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ def tune(
     steps: int = 60,
     trials: int = 200,
     seed: int = 0,
+    guesses: Sequence[Tuned] = (),
     report: Report | None = None,
 ) -> Tuned:
     """Search the settings of one accelerator on one family.
@@ -55,6 +56,7 @@ def tune(
         steps: evaluations per trial; an instance that does not reach the target counts as more than that.
         trials: about how many settings to try.
         seed: of the instances and of the search.
+        guesses: what was found for other accelerators on this family; the search starts from these among others.
         report: progress.
 
     Raises:
@@ -81,9 +83,9 @@ def tune(
         method = accelerators.create(accelerator, **chosen["accelerator"])
         try:
             method.check(bound.map.signature)
-        except ValueError:
+            errors = trace(bound, method, problems[bound.form], steps)[0].numpy()
+        except (ValueError, ArithmeticError):  # settings that the map or its linear system refuses
             return 10.0 * steps
-        errors = trace(bound, method, problems[bound.form], steps)[0].numpy()
         return _score(errors, steps)
 
     best = Tuned({}, {}, score({"family": {}, "accelerator": {}}))
@@ -101,14 +103,20 @@ def tune(
         return value
 
     if names:
-        _search(trial, len(names), trials, seed)
+        first = np.random.default_rng(seed).random((max(5, min(2 * len(names) + 4, trials // 4)), len(names)))
+        for row, guess in zip(first, guesses, strict=False):
+            known = {"family": guess.family, "accelerator": guess.accelerator}
+            for column, (owner, name) in enumerate(names):
+                if name in known[owner]:
+                    row[column] = spaces[owner][name].unit(known[owner][name])
+        _search(trial, first, trials, seed)
     return best
 
 
 def _score(errors: np.ndarray, steps: int) -> float:
     """Mean of the median and the 90th percentile of the evaluations to the target, plus a tenth of those to 0.1 target.
 
-    An instance that did not get there counts as twice the steps, plus the decades it is away.
+    A hundredth of the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades it is away.
     """
     grid = np.arange(1, errors.shape[0] + 1)
     total = 0.0
@@ -120,15 +128,15 @@ def _score(errors: np.ndarray, steps: int) -> float:
     return total
 
 
-def _search(objective: Callable[[np.ndarray], float], dimension: int, trials: int, seed: int) -> None:
-    """Differential evolution on the unit cube with about `trials` evaluations of the objective."""
+def _search(objective: Callable[[np.ndarray], float], first: np.ndarray, trials: int, seed: int) -> None:
+    """Differential evolution on the unit cube from a first population, with about `trials` evaluations in all."""
     from scipy.optimize import differential_evolution
 
-    population = max(5, min(2 * dimension + 4, trials // 4))
+    population, dimension = first.shape
     differential_evolution(
         objective,
         [(0.0, 1.0)] * dimension,
-        init=np.random.default_rng(seed).random((population, dimension)),
+        init=first,
         maxiter=max(1, trials // population - 1),
         mutation=(0.4, 0.9),
         recombination=0.8,

@@ -154,7 +154,8 @@ def test_compare_prints_and_writes(command: Command, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["convergence.png", "records.jsonl"]
     assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
     found = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    assert [record["accelerator"] for record in found] == ["picard", "anderson-2"]
+    rows = [(record["accelerator"], record["variant"]) for record in found]
+    assert rows == [(name, variant) for variant in ("default", "tuned") for name in ("picard", "anderson-2")]
     for record in found:
         assert (record["instances"], record["steps"], record["seed"]) == (4, 12, 1)
 

@@ -75,6 +75,46 @@ def test_finished_instances_keep_their_numbers_when_the_batch_shrinks() -> None:
         assert alone.evaluations == together.evaluations[i]
 
 
+def test_many_compactions_keep_every_row_in_its_place() -> None:
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(0))
+    rates = torch.linspace(0.05, 0.98, 48, dtype=torch.float64)[order] ** 0.5
+    problem = RandomAffine(4, rate=0.97).sample(48, generator=torch.Generator().manual_seed(0))
+    problem = problem._replace(A=rates[:, None, None] * problem.A)
+    options: Any = {"tolerance": 1e-9, "max_evaluations": 150}
+    for name, memory in ((None, {}), ("anderson-2", {"memory": 1}), ("safeguarded", {"memory": 1})):
+        method = None if name is None else fp.accelerators.create(name, **memory)
+        map = Counting(4)
+        together = fp.solve(map, problem, method, **options)
+        assert len(set(map.rounds)) >= 3, "the batch shrank more than once"
+        for i in range(48):
+            alone = fp.solve(Affine(4), AffineProblem(problem.A[i], problem.b[i]), method, **options)
+            assert torch.allclose(alone.x, together.x[i], rtol=1e-9, atol=1e-10)
+            assert torch.allclose(alone.output, together.output[i], rtol=1e-9, atol=1e-10)
+            assert torch.allclose(alone.residual, together.residual[i], rtol=1e-3, atol=1e-12)
+            assert alone.status == together.status[i]
+            assert abs(int(alone.evaluations - together.evaluations[i])) <= (0 if method is None else 1)
+
+
+def test_a_nan_residual_is_a_divergence() -> None:
+    class Lost(Affine):
+        def assess(self, evaluation: fp.Evaluation, aux: Any, context: Any) -> fp.Assessment:
+            residual = torch.full_like(evaluation.x[:, 0], torch.nan)
+            return fp.Assessment(residual, torch.zeros_like(residual, dtype=torch.int64))
+
+    assert fp.solve(Lost(3), contraction([0.5])).statuses == [fp.Status.DIVERGED]
+
+
+def test_truncated_gradients_leave_the_numbers_alone() -> None:
+    problem = contraction([0.5, 0.9])
+    plain = fp.solve(Affine(3), problem, tolerance=1e-3)
+    b = problem.b.clone().requires_grad_()
+    cut = fp.solve(Affine(3), problem._replace(b=b), tolerance=1e-3, gradient=fp.Truncated(3))
+    assert torch.equal(plain.x, cut.x.detach())
+    assert torch.equal(plain.residual, cut.residual)
+    cut.x.sum().backward()
+    assert torch.allclose(b.grad[0], torch.full((3,), 1 + 0.5 + 0.25, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_batched_equals_one_by_one(name: str) -> None:
     family = RandomElasticNet(8)
@@ -228,7 +268,10 @@ BAD = {
     "one dtype.*A: torch.float32, b: torch.float64": (AffineProblem(torch.zeros(3, 3), ones), {}),
     "tolerance: expected at least": (contraction([0.5]), {"tolerance": 1e-17}),
     "tolerance: expected": (contraction([0.5]), {"tolerance": float("nan")}),
-    "max_evaluations": (contraction([0.5]), {"max_evaluations": 0}),
+    "max_evaluations: expected at least 1": (contraction([0.5]), {"max_evaluations": 0}),
+    "max_evaluations: expected a whole number": (contraction([0.5]), {"max_evaluations": 2.5}),
+    "floating-point tensors": (AffineProblem(torch.zeros(3, 3).long(), torch.ones(2, 3).long()), {}),
+    "start: expected a tensor": (contraction([0.5]), {"start": [1.0, 2.0, 3.0]}),
     "start: expected shape .1, 3.": (contraction([0.5]), {"start": ones}),
     "start: expected finite": (contraction([0.5]), {"start": torch.full((1, 3), torch.nan, dtype=torch.float64)}),
     "start: expected the problem's dtype": (contraction([0.5]), {"start": torch.zeros(1, 3)}),

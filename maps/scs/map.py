@@ -179,7 +179,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         batch = problem.batch or 1
         raw = Data(*_batch_axis(problem), problem.b.expand(batch, -1), problem.c.expand(batch, -1))
         if self.normalize:
-            diagonals = scaling.equilibrate(raw, self.cone, _stored(problem))
+            diagonals = scaling.equilibrate(raw, self.cone, problem.stored)
             data = scaling.apply(raw, diagonals)
         else:
             diagonals, data = scaling.identity(raw), raw
@@ -304,16 +304,6 @@ def _batch_axis(problem: ConeProgram) -> tuple[Tensor, Tensor | None]:
     """A and P with a batch axis, of length 1 where they are shared."""
     A, P = problem.A, problem.P
     return A if A.ndim == 3 else A[None], P if P is None or P.ndim == 3 else P[None]
-
-
-def _stored(problem: ConeProgram) -> dict[str, Tensor]:
-    """Masks of the stored entries: given by a sparse matrix, else the non-zeros of the union over the batch."""
-    masks = dict(problem.stored)
-    for name, part in (("A", problem.A), ("P", problem.P)):
-        if part is not None and name not in masks:
-            present = torch.nan_to_num(part.detach()) != 0  # an instance that is not a number says nothing
-            masks[name] = present.any(0) if part.ndim == 3 else present
-    return masks
 
 
 def _safe(tau: Tensor) -> Tensor:

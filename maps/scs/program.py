@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fixedpoint.iterate import concrete
 from maps.cones import ConeSpec, ProductCone
 
 ConvertibleToTensor = Any
@@ -49,9 +50,10 @@ class ConeProgram:
         if cones is None:
             raise ValueError('cones: expected the rows of K, such as {"z": 3, "l": 2, "q": [3]}')
         self.cone = ProductCone(cones)
-        self.stored: dict[str, Tensor] = {n: _stored(v) for n, v in (("A", A), ("P", P)) if _is_sparse(v)}
         self.A, self.b, self.c = (_tensor(n, v) for n, v in (("A", A), ("b", b), ("c", c)))
         self.P = None if P is None else _tensor("P", P)
+        # fixed here, not from the batch that is solved: an invalid instance that is replaced must not change it
+        self.stored = {n: _stored(v, t) for n, v, t in (("A", A, self.A), ("P", P, self.P)) if t is not None}
         parts = {"A": self.A, "b": self.b, "c": self.c} | ({} if self.P is None else {"P": self.P})
         dtypes = {name: t.dtype for name, t in parts.items()}
         if len(set(dtypes.values())) > 1:
@@ -113,12 +115,21 @@ def _is_sparse(value: Any) -> bool:
     return hasattr(value, "tocoo")
 
 
-def _stored(matrix: Any) -> Tensor:
-    """(rows, columns) bool mask of the stored entries."""
-    coo = matrix.tocoo()
-    mask = np.zeros(coo.shape, dtype=bool)
-    mask[coo.row, coo.col] = True
-    return torch.from_numpy(mask)
+def _stored(given: Any, tensor: Tensor) -> np.ndarray:
+    """(rows, columns) bool mask of the stored entries; an array, since it must outlive a torch.func transform.
+
+    Inside vmap, where the values cannot be read, every entry counts.
+    """
+    if _is_sparse(given):
+        coo = given.tocoo()
+        mask = np.zeros(coo.shape, dtype=bool)
+        mask[coo.row, coo.col] = True
+        return mask
+    if not concrete(tensor):
+        return np.ones(tensor.shape[-2:], dtype=bool)
+    present = torch.nan_to_num(tensor.detach()) != 0
+    present = present.flatten(0, -3).any(0) if tensor.ndim > 2 else present
+    return np.array(present.tolist(), dtype=bool).reshape(tensor.shape[-2:])
 
 
 def _tensor(name: str, value: ConvertibleToTensor) -> Tensor:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,7 +93,7 @@ _Norms = tuple[Tensor, Tensor, Tensor]
 """Norms of the rows (B, m), of the columns (B, n) and of the tau row and column (B, 1)."""
 
 
-def equilibrate(data: Data, cone: ProductCone, stored: dict[str, Tensor]) -> Scaling:
+def equilibrate(data: Data, cone: ProductCone, stored: Mapping[str, np.ndarray]) -> Scaling:
     """The diagonals for a batch.
 
     Args:
@@ -102,7 +104,11 @@ def equilibrate(data: Data, cone: ProductCone, stored: dict[str, Tensor]) -> Sca
     with torch.no_grad():
         nothing = data.A.new_zeros(1, data.c.shape[1], 0)
         A = _entries(data.A, stored["A"])
-        P = _entries(nothing, nothing[0] != 0) if data.P is None else _entries(data.P, stored["P"])
+        P = (
+            _entries(nothing, np.zeros(nothing.shape[1:], dtype=bool))
+            if data.P is None
+            else _entries(data.P, stored["P"])
+        )
         total = identity(data)
         current = _rescaled(_Sparse(A, P, data.b, data.c), total)  # gives shared matrices their batch axis
         for _ in range(RUIZ_PASSES):
@@ -111,8 +117,8 @@ def equilibrate(data: Data, cone: ProductCone, stored: dict[str, Tensor]) -> Sca
         return _product(total, _step(_root_mean_square(current, cone)))
 
 
-def _entries(matrix: Tensor, mask: Tensor) -> _Entries:
-    rows, columns = mask.nonzero().unbind(1)
+def _entries(matrix: Tensor, mask: np.ndarray) -> _Entries:
+    rows, columns = (torch.from_numpy(index) for index in np.nonzero(mask))
     return _Entries(matrix[:, rows, columns], rows, columns)
 
 

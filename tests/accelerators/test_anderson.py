@@ -85,9 +85,15 @@ def test_start_and_interval(kind: Any) -> None:
 
 
 def test_relaxation() -> None:
+    """x+ = f(x) - (S + Y) gamma - (1 - relaxation) (r - Y gamma), with gamma of the unrelaxed method."""
     problem = affine(8)
-    trajectory = fp.unroll(Affine(8), problem, AndersonII(relaxation=0.5, start=100), steps=4)
-    assert torch.allclose(trajectory.x[1], trajectory.x[0] + 0.5 * (trajectory.fx[0] - trajectory.x[0]))
+    half = fp.unroll(Affine(8), problem, AndersonII(memory=1, relaxation=0.5), steps=3)
+    x, fx = half.x, half.fx
+    r = fx - x
+    assert torch.allclose(x[1], x[0] + 0.5 * r[0]), "without a pair it is a damped step"
+    s, y = x[1] - x[0], r[1] - r[0]
+    gamma = ((y * r[1]).sum(1) / (y * y).sum(1))[:, None]
+    assert torch.allclose(x[2], x[1] - s * gamma + 0.5 * (r[1] - y * gamma), rtol=1e-8)
 
 
 @pytest.mark.parametrize("kind", TYPES)

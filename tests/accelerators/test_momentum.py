@@ -14,12 +14,15 @@ def test_first_steps_are_fista_s() -> None:
     problem = family.sample(3, generator=torch.Generator().manual_seed(0))
     trajectory = fp.unroll(family.map, problem, Momentum(), steps=6)
     t, y, previous = 1.0, trajectory.x[0], trajectory.x[0]
+    size = torch.full((3,), torch.inf, dtype=torch.float64)
     context = family.map.setup(problem)
     for k in range(6):
         assert torch.allclose(trajectory.x[k], y, rtol=1e-10, atol=1e-12), k
         following = family.map.forward(y, context)
-        if ((following - y) * (following - previous)).sum(1).min() < 0:
+        residual = following - y
+        if (residual * (following - previous)).sum(1).min() < 0 or (residual.norm(dim=1) > size).any():
             break
+        size = residual.norm(dim=1)
         t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
         y = following + (t - 1) / t_next * (following - previous)
         t, previous = t_next, following
@@ -47,3 +50,11 @@ def test_a_restart_is_the_instance_s_own() -> None:
     following, state = method.step(fp.Evaluation(here, here + residual, residual), state)
     assert following[0, 0] > here[0, 0] + 0.5, "keeps its momentum"
     assert following[1, 0] == here[1, 0] - 0.3, "restarted: a plain step"
+
+
+def test_long_steps_do_not_make_it_diverge() -> None:
+    family = RandomElasticNet(10, step=1.8)
+    problem = family.sample(10, generator=torch.Generator().manual_seed(0))
+    trajectory = fp.unroll(family.map, problem, Momentum(), steps=300)
+    assert torch.isfinite(trajectory.residual).all()
+    assert (trajectory.residual[-1] < 0.1 * trajectory.residual[0]).all()

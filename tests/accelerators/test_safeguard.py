@@ -95,3 +95,20 @@ def test_inner_by_name() -> None:
 def test_bad_settings(option: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         Safeguarded("picard", **option)  # type: ignore[arg-type]
+
+
+def test_the_account_is_kept_in_the_map_s_metric() -> None:
+    """A step that lowers the residual in the metric but raises it in the Euclidean norm is an improvement."""
+    metric = torch.tensor([[1e4, 1.0]], dtype=torch.float64)
+    x0 = torch.zeros(1, 2, dtype=torch.float64)
+    guard = Safeguarded(Picard())
+    _, state = guard.init(x0, None, metric)
+    first = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    _, state = guard.step(fp.Evaluation(x0, x0 + first, first), state)
+    second = torch.tensor([[0.0, 2.0]], dtype=torch.float64)
+    _, after = guard.step(fp.Evaluation(x0, x0 + second, second), state)
+    assert float(after.best) == 2.0
+    assert float(after.budget) > float(state.budget)
+    third = torch.tensor([[1.0, 0.0]], dtype=torch.float64)  # 100 in the metric: far beyond growth * best
+    following, _ = guard.step(fp.Evaluation(x0, x0 + third, third), after)
+    assert torch.equal(following, x0 + second), "back to f at the best point"

@@ -11,7 +11,8 @@ import torch
 from scipy import sparse
 
 import fixedpoint as fp
-from maps.scs import SCS, ConeProgram, FactorizationError, kkt_error, linear_system, solve
+from maps.scs import SCS, ConeProgram, FactorizationError, kkt_error, linear_system, scaling, solve, termination
+from maps.scs.kkt import kkt_terms
 from tests.maps.scs.programs import CONES, batch, data, program
 
 KINDS = list(CONES)
@@ -87,6 +88,31 @@ def test_the_map_s_residual_is_the_referee_s() -> None:
     solution = fp.solve(map, one, tolerance=1e-3)
     x, y, s = solution.output
     assert float(solution.residual) == pytest.approx(float(kkt_error(one, x, y, s)), rel=1e-8)
+
+
+def test_the_residual_counts_every_condition() -> None:
+    """On made-up points where one condition alone is violated, scaled or not."""
+    one = batch("QP", range(1))
+    generator = torch.Generator().manual_seed(0)
+    x, y, s = (torch.randn(1, k, generator=generator, dtype=torch.float64) for k in (one.n, one.m, one.m))
+    data = scaling.Data(one.A, one.P, one.b, one.c)
+    diagonals = scaling.equilibrate(data, one.cone, one.stored)
+    D, E, sigma = diagonals
+    for b, c in (
+        (one.b, one.c),
+        ((one.A @ x[:, :, None])[:, :, 0] + s, one.c),  # primal holds
+        (
+            (one.A @ x[:, :, None])[:, :, 0] + s,
+            -((one.P @ x[:, :, None]) + one.A.mT @ y[:, :, None])[:, :, 0],
+        ),  # gap only
+    ):
+        changed = ConeProgram(one.A, b, c, one.P, one.cones)
+        scaled = scaling.apply(scaling.Data(one.A, one.P, b, c), diagonals)
+        ours = termination.kkt_residual(scaled, diagonals, x / E * sigma, y / D * sigma, s * D * sigma, (1.0, 1.0))
+        terms = kkt_terms(changed, x, y, s)
+        theirs = max(float(terms[name][0] / (1 + terms[name][1])) for name in ("primal", "dual", "gap"))
+        assert float(ours) == pytest.approx(theirs, rel=1e-9)
+        assert theirs > 1e-2
 
 
 def test_termination_weights() -> None:
@@ -166,8 +192,49 @@ def test_a_factor_that_lies_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     right = torch.cholesky_inverse
     monkeypatch.setattr(torch, "cholesky_inverse", lambda factor: 1.5 * right(factor))
     monkeypatch.setattr(torch.linalg, "lu_solve", lambda lu, pivots, b: 0.7 * b)
-    with pytest.raises(FactorizationError, match=r"instance\(s\) \[0, 1\].*set_num_threads"):
+    with pytest.raises(FactorizationError, match=r"set_num_threads"):
         solve(batch("LP", range(2)))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("factor", [1e100, 1e200, 1e-200])
+def test_one_hopeless_instance_does_not_end_the_others(factor: float, normalize: bool) -> None:
+    many = batch("QP", range(4))
+    A = many.A.clone()
+    A[1] *= factor
+    bad = ConeProgram(A, many.b, many.c, many.P, many.cones)
+    statuses = solve(bad, scale=1.0, max_evaluations=500, normalize=normalize).statuses
+    assert [statuses[i] for i in (0, 2, 3)] == [fp.Status.CONVERGED] * 3
+    assert factor < 1 or statuses[1] is not fp.Status.CONVERGED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_invalid_instance_leaves_its_neighbours_bitwise_unchanged(kind: str) -> None:
+    """Although the instances have different patterns, which SCS's scaling counts."""
+    many = batch(kind, range(5))
+    b = many.b.clone()
+    b[2, 0] = torch.nan
+    poisoned = ConeProgram(many.A, b, many.c, many.P, many.cones)
+    options: Any = {"eps_abs": 0, "eps_rel": 0, "max_evaluations": 20, "on_invalid": "mark"}
+    clean, marked = solve(many, "anderson-2", **options), solve(poisoned, "anderson-2", **options)
+    for part in "xys":
+        assert torch.equal(getattr(clean, part)[[0, 1, 3, 4]], getattr(marked, part)[[0, 1, 3, 4]])
+        assert torch.isnan(getattr(marked, part)[2]).all()
+
+
+def test_gradients_under_vmap() -> None:
+    one = program("QP", 0)
+    c = one.c + 0.01 * torch.randn(3, one.n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def loss(c: torch.Tensor) -> torch.Tensor:
+        changed = ConeProgram(one.A, one.b, c, one.P, one.cones)
+        options: Any = {"eps_abs": 1e-10, "eps_rel": 1e-10, "scale": 1.0, "gradient": "implicit"}
+        return solve(changed, "anderson-2", **options).x.square().sum()
+
+    rows = torch.func.vmap(torch.func.grad(loss))(c)
+    for i in range(3):
+        assert torch.allclose(rows[i], torch.func.grad(loss)(c[i]), rtol=1e-5, atol=1e-7)
+    assert (rows.abs().amax(1) > 1e-2).all()
 
 
 def test_kkt_error_sees_every_condition() -> None:
@@ -181,6 +248,13 @@ def test_kkt_error_sees_every_condition() -> None:
     step = torch.ones_like(x)
     assert kkt_error(one, x + step, y, s - one.A @ step) > 1e-3
     assert kkt_error(one, x, torch.full_like(y, torch.nan), s) == torch.inf
+    # only the slack is outside its cone, by 1, with size 1
+    assert kkt_error(ConeProgram([[1.0]], [0.0], [0.0], cones={"l": 1}), [1.0], [0.0], [-1.0]) == 0.5
+    # only the dual variable is outside its cone, by 3, with size 3
+    assert kkt_error(ConeProgram([[0.0]], [0.0], [0.0], cones={"l": 1}), [0.0], [-3.0], [0.0]) == 0.75
+    # only the gap is open: c'x = 2, and nothing to set against it but its own size
+    free = ConeProgram([[0.0], [1.0]], [0.0, 2.0], [1.0], cones={"z": 1, "l": 1})
+    assert kkt_error(free, [2.0], [0.0, 0.0], [0.0, 0.0]) == pytest.approx(2 / 3)
     assert kkt_error(one, x.numpy(), y.numpy(), s.numpy()) < 1e-9
     with pytest.raises(ValueError, match="y: expected shape"):
         kkt_error(one, x, y[1:], s)
