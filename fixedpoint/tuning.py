@@ -116,7 +116,8 @@ def tune(
 def _score(errors: np.ndarray, steps: int) -> float:
     """Mean of the median and the 90th percentile of the evaluations to the target, plus a tenth of those to 0.1 target.
 
-    A hundredth of the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades it is away.
+    A hundredth of the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades
+    it is away.
     """
     grid = np.arange(1, errors.shape[0] + 1)
     total = 0.0
