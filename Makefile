@@ -1,27 +1,25 @@
 # Two commands do everything from a fresh clone: `make demo` and `make test`. Both make their own virtual environment.
 PYTHON ?= python3
-# small batches lose more to thread hand-over than they gain; the tests use the cores by running side by side
-export OMP_NUM_THREADS ?= 1
 VENV ?= .venv
 BIN := $(VENV)/bin
+# small batches lose more to thread hand-over than they gain; the tests use the cores by running side by side
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .PHONY: demo test bench quick lint clean
 
-demo: unexport OMP_NUM_THREADS
 demo: $(VENV)/.ready ## classical acceleration compared on real data, with a plot at the end
 	$(BIN)/fixedpoint compare diabetes-lasso \
 	  --accelerators picard,momentum,anderson-1,anderson-2,safeguarded \
 	  --instances 64 --steps 50 --out results/diabetes-lasso
 
 test: $(VENV)/.ready ## all tests
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
-bench: unexport OMP_NUM_THREADS
 bench: $(VENV)/.ready ## every shipped family, 128 instances; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/classical.py
 
 quick: $(VENV)/.ready ## the tests that take seconds
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.ready ## style and types
 	$(BIN)/ruff format --check .

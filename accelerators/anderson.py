@@ -74,7 +74,11 @@ class Anderson(Accelerator):
         start: int = 0,
         norm: Literal["map", "euclidean"] = "map",
     ) -> None:
-        _require("memory", memory >= 1, "at least 1", memory)
+        for name, value in (("memory", memory), ("interval", interval), ("start", start)):
+            _require(name, isinstance(value, int) and not isinstance(value, bool), "a whole number", value)
+        for name, number in (("regularization", regularization), ("relaxation", relaxation)):
+            _require(name, isinstance(number, float | int), "a number", number)
+        _require("memory", 1 <= memory <= 10_000, "1 to 10000", memory)
         _require("regularization", 0 <= regularization < 1, "a number in [0, 1)", regularization)
         _require("relaxation", 0 < relaxation < 2, "a number in (0, 2)", relaxation)
         _require("interval", interval >= 1, "at least 1", interval)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+DEBUG = "FIXEDPOINT_DEBUG"
 
 app = typer.Typer(
     help="Accelerate fixed-point iterations x <- f(x): classical and learned methods, compared honestly.\n\n"
@@ -263,9 +266,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (RegistryError, ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
         _fail(str(error))
     except Exception as error:
-        if not hasattr(error, "format_message"):  # what typer's errors of usage have in common in all its versions
+        if hasattr(error, "format_message"):  # what typer's errors of usage have in common in all its versions
+            _fail(error.format_message())
+        if DEBUG in os.environ:
             raise
-        _fail(error.format_message())
+        _fail(f"{type(error).__name__}: {error} ({DEBUG}=1 in the environment shows where)")
     sys.exit(code or 0)
 
 

@@ -52,7 +52,9 @@ def solve(
         start: (B, n) first point instead of the map's cold start, in the problem's dtype.
         callback: called with a `Progress` after every evaluation; a true return value stops the solve.
         gradient: None for none; "implicit" (implicit function theorem, exact at the solution, memory of one
-            evaluation); "unroll" (through every step); `Truncated(k)` (through k plain steps at the solution).
+            evaluation); "unroll" (through every step; ill-conditioned through Anderson acceleration near the
+            solution, where its least squares is nearly singular); `Truncated(k)` (through k plain steps at the
+            solution).
         on_invalid: what to do with instances whose data cannot be used: "raise" an error that names them, or
             "mark" them INVALID and solve the rest.
 
@@ -72,6 +74,8 @@ def solve(
         raise ValueError(f"gradient: Truncated(steps) expects at least 1 step, got {gradient.steps}")
     if on_invalid not in ("raise", "mark"):
         raise ValueError(f'on_invalid: expected "raise" or "mark", got {on_invalid!r}')
+    if not isinstance(map, FixedPointMap):
+        raise TypeError(f"map: expected a FixedPointMap object, got {map!r}")
     accelerator = resolve(accelerator)
     batch = leaves.check(problem, map.ranks)
     start = checked_start(start, map, problem, batch)

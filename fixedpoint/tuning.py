@@ -175,7 +175,7 @@ def load(path: Path, family: str) -> dict[str, Any]:
                 raise TypeError("options that are no object")
             if not math.isfinite(entry["score"]):
                 raise ValueError(f"score {entry['score']}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"settings file {path}: cannot be read ({type(error).__name__}: {error})") from None
     if found != family:
         raise ValueError(f"settings file {path}: belongs to family {found!r}, not {family!r}")

@@ -39,8 +39,8 @@ class _Rows(NamedTuple):
 class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
     """ISTA: f(x) = soft(x - t grad, t mu beta), grad = A'(A x - b) + mu (1 - beta) x, t = step / Lipschitz constant.
 
-    The residual it reports is the gradient mapping ||f(x) - x||_2 / t relative to ||A'b||_inf, which does not depend
-    on the choice of `step`. Started at 0.
+    The residual it reports is the gradient mapping ||p(x) - x||_2 L relative to ||A'b||_inf, p being the step of length
+    1/L, so that it does not depend on the choice of `step`. Started at 0.
 
     Args:
         size: n.
@@ -105,22 +105,32 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """One proximal-gradient step."""
+        return self.evaluate(x, context)[0]
+
+    def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """One proximal-gradient step, and the gradient of the smooth part (B, n)."""
         rows = context.rows
         if context.shared is not None:
             slope = (x @ context.shared.mT - rows.b) @ context.shared
         else:
             slope = ((x[:, None] @ rows.A.mT - rows.b[:, None]) @ rows.A)[:, 0]
         slope = slope + (rows.mu * (1 - self.beta))[:, None] * x
-        threshold = (rows.length * rows.mu * self.beta)[:, None]
-        moved = x - rows.length[:, None] * slope
-        return torch.nn.functional.relu(moved - threshold) - torch.nn.functional.relu(-moved - threshold)
+        return self._prox(x, slope, rows.length, rows), slope
 
-    def assess(self, evaluation: Evaluation, aux: Any, context: Context) -> Assessment:
-        """Relative gradient mapping ||f(x) - x||_2 / (t ||A'b||_inf); absolute where A'b = 0."""
+    def assess(self, evaluation: Evaluation, aux: Tensor, context: Context) -> Assessment:
+        """Relative gradient mapping of a step of length 1/L, whatever `step` is; absolute where A'b = 0."""
         rows = context.rows
         scale = torch.where(rows.scale > 0, rows.scale, torch.ones_like(rows.scale))
-        residual = torch.linalg.vector_norm(evaluation.residual, dim=1) / (rows.length * scale)
+        length = rows.length / self.step
+        moved = self._prox(evaluation.x, aux, length, rows) - evaluation.x
+        residual = torch.linalg.vector_norm(moved, dim=1) / (length * scale)
         return Assessment(residual, torch.full_like(residual, Status.RUNNING, dtype=torch.int64))
+
+    def _prox(self, x: Tensor, slope: Tensor, length: Tensor, rows: _Rows) -> Tensor:
+        """soft(x - t slope, t mu beta) for step lengths t (B,)."""
+        moved = x - length[:, None] * slope
+        threshold = (length * rows.mu * self.beta)[:, None]
+        return torch.nn.functional.relu(moved - threshold) - torch.nn.functional.relu(-moved - threshold)
 
 
 class RandomElasticNet(ProblemFamily):

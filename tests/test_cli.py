@@ -348,5 +348,9 @@ def test_a_bug_is_not_dressed_as_a_mistake(command: Command, monkeypatch: pytest
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(fp, "solve", bug)
+    code, _, err = command("solve", "affine")
+    assert code == 2
+    assert err.startswith("error: RuntimeError: a bug (FIXEDPOINT_DEBUG=1")
+    monkeypatch.setenv("FIXEDPOINT_DEBUG", "1")
     with pytest.raises(RuntimeError, match="a bug"):
         command("solve", "affine")

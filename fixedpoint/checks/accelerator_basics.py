@@ -187,3 +187,8 @@ def differentiable(case: AcceleratorCase) -> None:
         pull = torch.func.vjp(run, x0)[1]
         if not bool(torch.isfinite(pull(torch.ones_like(x0))[0]).all()):
             raise Violation(f"the gradient through four steps is not finite {what}: sqrt(0), or where() around 0/0?")
+    change = (moving(x0 + 1e-4) - moving(x0 - 1e-4)) / 2e-4
+    if bool((change.abs() > 1e-3).any()) and not bool(torch.func.vjp(moving, x0)[1](change)[0].any()):
+        raise Violation(
+            "the gradient through four steps is zero although the steps depend on x: a detach() or no_grad()?"
+        )

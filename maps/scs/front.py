@@ -81,9 +81,17 @@ def solve(
     """
     if adaptive_scale:
         raise ValueError("adaptive_scale: only False is supported; the scale is static (`fixedpoint tune` chooses one)")
-    if min(eps_abs, eps_rel) < 0:
-        raise ValueError(f"eps_abs, eps_rel: expected numbers >= 0, got {eps_abs!r} and {eps_rel!r}")
+    if not isinstance(program, ConeProgram):
+        raise TypeError(f"program: expected a ConeProgram, got {type(program).__name__}")
+    for name, eps in (("eps_abs", eps_abs), ("eps_rel", eps_rel)):
+        if not isinstance(eps, float | int) or not 0 <= eps < float("inf"):
+            raise ValueError(f"{name}: expected a number >= 0, got {eps!r}")
     tolerance = max(eps_abs, eps_rel)
+    floor = 4 * torch.finfo(program.b.dtype).eps
+    if 0 < tolerance < floor:
+        raise ValueError(
+            f"eps_abs, eps_rel: expected at least {floor:.1e} for {program.b.dtype} (or 0), got {tolerance!r}"
+        )
     weights = (eps_abs / tolerance, eps_rel / tolerance) if tolerance > 0 else (1.0, 1.0)
     map = SCS.of(
         program,

@@ -13,6 +13,7 @@ k + 1 iterations.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,9 +119,11 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     ) -> None:
         positive = {"scale": scale, "zero_cone_factor": zero_cone_factor, "rho_x": rho_x, "tau_factor": tau_factor}
         for name, value in positive.items():
-            if not 0 < value < float("inf"):
+            if not _is_number(value) or not 1e-100 < value < 1e100:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
-        if not 0 < alpha < 2:
+        if not isinstance(normalize, bool):
+            raise ValueError(f"normalize: expected True or False, got {normalize!r}")
+        if not _is_number(alpha) or not 0 < alpha < 2:
             raise ValueError(f"alpha: expected a number in (0, 2), got {alpha!r}")
         if min(error_weights) < 0 or max(error_weights) <= 0:
             raise ValueError(f"error_weights: expected two numbers >= 0, one of them positive, got {error_weights}")
@@ -304,6 +307,10 @@ def _batch_axis(problem: ConeProgram) -> tuple[Tensor, Tensor | None]:
     """A and P with a batch axis, of length 1 where they are shared."""
     A, P = problem.A, problem.P
     return A if A.ndim == 3 else A[None], P if P is None or P.ndim == 3 else P[None]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _safe(tau: Tensor) -> Tensor:
