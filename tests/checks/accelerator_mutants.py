@@ -214,6 +214,12 @@ class SecantWithoutGuard(Good):
 
 
 @mutant("differentiable")
+class Detached(Good):
+    def step(self, at, state):
+        return at.fx.detach(), Memory(at.fx)
+
+
+@mutant("differentiable")
 class RootOfZero(Good):
     def step(self, at, state):
         return at.fx + 0.01 * size_of(at.residual), state
