@@ -15,7 +15,7 @@ demo: $(VENV)/.ready ## classical acceleration compared on real data, with a plo
 test: $(VENV)/.ready ## all tests
 	$(PYTEST)
 
-bench: $(VENV)/.ready ## every shipped family, 128 instances; writes benchmarks/RESULTS.md
+bench: $(VENV)/.ready ## every shipped family, 64 instances; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/classical.py
 
 quick: $(VENV)/.ready ## the tests that take seconds

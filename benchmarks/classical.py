@@ -1,6 +1,6 @@
 """Classical acceleration on every shipped family: the baseline that learned accelerators must beat.
 
-    make bench        (about five minutes)
+    make bench        (some minutes)
 
 Writes records and a plot for each family under `benchmarks/results`, and `benchmarks/RESULTS.md` from those records.
 """
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 ACCELERATORS = ("picard", "relaxed", "momentum", "anderson-1", "anderson-2", "safeguarded")
 RUNS = {"lasso": 60, "diabetes-lasso": 60, "elastic-net": 200}
 """Evaluations per family."""
-INSTANCES, SEED = 128, 0
+INSTANCES, SEED = 64, 0
 
 
 def main() -> None:
