@@ -6,33 +6,20 @@ import torch
 import fixedpoint as fp
 from fixedpoint import leaves
 from fixedpoint.checks import check_accelerator, check_map, families_of
-from fixedpoint.registry import RegistryError
 
 BATCH = 4
-
-
-def load(registry, name):
-    """The plug-in; a test is skipped when another distribution that an extra would bring is missing."""
-    try:
-        return registry.load(name)
-    except RegistryError as error:
-        cause = error.__cause__
-        missing = cause.name if isinstance(cause, ModuleNotFoundError) and cause.name else ""
-        if missing and missing.partition(".")[0] not in ("fixedpoint", "maps", "accelerators"):
-            pytest.skip(str(error))
-        raise
 
 
 @pytest.mark.filterwarnings("ignore:family:UserWarning")  # one broken family fails its own test, not those of others
 @pytest.mark.parametrize("name", fp.maps.names())
 def test_a_map_has_a_family_to_be_checked_on(name):
-    load(fp.maps, name)
+    fp.maps.load(name)
     assert families_of(name), f"map {name!r}: no registered family has problems for it, so nothing checks it"
 
 
 @pytest.mark.parametrize("name", fp.families.names())
 def test_the_map_of_a_family_keeps_the_laws(name):
-    family = load(fp.families, name)()
+    family = fp.families.load(name)()
     problem = family.sample(BATCH, generator=torch.Generator().manual_seed(0))
     report = check_map(family.map, problem, reference=family.reference(problem))
     assert {r.name for r in report.skipped} <= {"reference", "traits"}, str(report)
@@ -40,7 +27,7 @@ def test_the_map_of_a_family_keeps_the_laws(name):
 
 @pytest.mark.parametrize("name", fp.families.names())
 def test_a_family_draws_with_its_generator_alone(name):
-    family = load(fp.families, name)()
+    family = fp.families.load(name)()
     before = torch.get_rng_state()
     first, again, other = (
         leaves.tensors(family.sample(BATCH, generator=torch.Generator().manual_seed(seed))) for seed in (0, 0, 1)
@@ -52,7 +39,7 @@ def test_a_family_draws_with_its_generator_alone(name):
 
 @pytest.mark.parametrize("name", fp.families.names())
 def test_a_family_reports_an_error_for_each_instance(name):
-    family = load(fp.families, name)()
+    family = fp.families.load(name)()
     problem = family.sample(BATCH, generator=torch.Generator().manual_seed(0))
     solution = fp.solve(family.map, problem, max_evaluations=20)
     error = family.error(problem, solution.output, solution.residual)
@@ -63,5 +50,5 @@ def test_a_family_reports_an_error_for_each_instance(name):
 
 @pytest.mark.parametrize("name", fp.accelerators.names())
 def test_an_accelerator_keeps_the_laws(name):
-    load(fp.accelerators, name)
+    fp.accelerators.load(name)
     check_accelerator(fp.accelerators.create(name))
