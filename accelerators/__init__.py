@@ -5,5 +5,6 @@ from accelerators.momentum import Momentum
 from accelerators.picard import Picard
 from accelerators.relaxation import Relaxed
 from accelerators.safeguard import Safeguarded
+from accelerators.schedule import Schedule
 
-__all__ = ["AndersonI", "AndersonII", "Momentum", "Picard", "Relaxed", "Safeguarded"]
+__all__ = ["AndersonI", "AndersonII", "Momentum", "Picard", "Relaxed", "Safeguarded", "Schedule"]

@@ -59,7 +59,8 @@ class Anderson(Accelerator):
         ValueError: an argument outside its range.
     """
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
+    observant: ClassVar[bool] = True
     tunable: ClassVar[Mapping[str, Setting]] = {
         "memory": Range(3, 25, integer=True),
         "start": Range(0, 8, integer=True),
@@ -108,16 +109,13 @@ class Anderson(Accelerator):
 
     def step(self, at: Evaluation, state: AndersonState) -> tuple[Tensor, AndersonState]:
         """Record the newest difference, then extrapolate."""
-        state = self._record(at, state)
-        gamma = self._weights(at.residual, state)
-        mixed = at.fx - _combine(gamma, state.dx) - _combine(gamma, state.dr)
-        if self.relaxation != 1:
-            mixed = mixed - (1 - self.relaxation) * (at.residual - _combine(gamma, state.dr))
+        state = self.record(at, state)
+        mixed = mix(at, state, self.weights(at.residual, state), self.relaxation)
         turn = (state.seen % self.interval == 0)[:, None]
         usable = turn & torch.isfinite(mixed).all(1, keepdim=True)
         return torch.where(usable, mixed, at.fx), state
 
-    def _record(self, at: Evaluation, state: AndersonState) -> AndersonState:
+    def record(self, at: Evaluation, state: AndersonState) -> AndersonState:
         """The state with the difference to the last evaluation in the ring's next slot."""
         new_x, new_r = at.x - state.x, at.residual - state.residual
         slot = (state.seen - self.start - 1) % self.memory
@@ -131,11 +129,11 @@ class Anderson(Accelerator):
         gram = torch.where(here[:, None, :], column[:, :, None], gram)
         return AndersonState(at.x, at.residual, dx, dr, gram, state.seen + 1, state.metric)
 
-    def _weights(self, residual: Tensor, state: AndersonState) -> Tensor:
+    def weights(self, residual: Tensor, state: AndersonState) -> Tensor:
         """(B, m) gamma; zero for unused slots, whose rows hold the ridge alone."""
         left = self._left(state.dx, state.dr)
-        right_scale = _lengths(state.dr, state.metric)
-        left_scale = right_scale if self._symmetric else _lengths(left, state.metric)
+        right_scale = lengths(state.dr, state.metric)
+        left_scale = right_scale if self._symmetric else lengths(left, state.metric)
         ridge = max(self.regularization, 16 * torch.finfo(residual.dtype).eps)
         identity = torch.eye(self.memory, dtype=residual.dtype, device=residual.device)
         matrix = state.gram / left_scale[:, :, None] / right_scale[:, None, :] + ridge * identity
@@ -143,7 +141,7 @@ class Anderson(Accelerator):
         gamma, rest = torch.zeros_like(right_scale), residual
         for _ in range(2):  # the second round is the refinement
             gamma = gamma + solve(_rows_times(left, state.metric * rest) / left_scale) / right_scale
-            rest = residual - _combine(gamma, state.dr)
+            rest = residual - combine(gamma, state.dr)
         return gamma
 
     _symmetric: ClassVar[bool]
@@ -195,17 +193,23 @@ class AndersonII(Anderson):
         return lambda b: torch.cholesky_solve(b[:, :, None], factor)[:, :, 0]
 
 
+def mix(at: Evaluation, state: AndersonState, gamma: Tensor, relaxation: Tensor | float) -> Tensor:
+    """(B, n) the next point for weights (B, m); a relaxation per instance is (B, 1)."""
+    left = at.residual - combine(gamma, state.dr)
+    return at.x - combine(gamma, state.dx) + relaxation * left
+
+
 def _rows_times(rows: Tensor, vector: Tensor) -> Tensor:
     """(B, m, n) x (B, n) -> (B, m)."""
     return (vector[:, None] @ rows.mT)[:, 0]  # a row times a matrix is the fast order
 
 
-def _combine(gamma: Tensor, rows: Tensor) -> Tensor:
+def combine(gamma: Tensor, rows: Tensor) -> Tensor:
     """(B, m) x (B, m, n) -> (B, n)."""
     return (gamma[:, None, :] @ rows)[:, 0]
 
 
-def _lengths(rows: Tensor, metric: Tensor) -> Tensor:
+def lengths(rows: Tensor, metric: Tensor) -> Tensor:
     """(B, m) lengths of the rows in the metric; 1 for zero rows (whose derivative would be NaN)."""
     squared = (rows * rows * metric[:, None]).sum(2)
     return torch.sqrt(torch.where(squared > 0, squared, torch.ones_like(squared)))

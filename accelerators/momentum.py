@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Momentum(Accelerator):
     momentum would diverge.
     """
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, MomentumState]:
         """Start at x0; the first step has no momentum."""

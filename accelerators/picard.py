@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ class PicardState(NamedTuple):
 class Picard(Accelerator):
     """Plain iteration: next x = f(x)."""
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, PicardState]:
         """Start at x0."""

@@ -25,7 +25,7 @@ class Relaxed(Accelerator):
         ValueError: relaxation outside (0, 2), or too large for the map.
     """
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
     tunable: ClassVar[Mapping[str, Setting]] = {"relaxation": Range(0.7, 1.3)}
 
     def __init__(self, relaxation: float = 1.1) -> None:

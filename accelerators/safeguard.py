@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
 from fixedpoint.iterate import freeze
+from fixedpoint.learned import rebuilt
 from fixedpoint.settings import Setting
 
 
@@ -42,7 +43,7 @@ class SafeguardState(NamedTuple):
     """(B, n) diagonal metric of the residual norm."""
 
 
-class Safeguarded(Accelerator):
+class Safeguarded(nn.Module, Accelerator):
     """Follow `inner` while its budget lasts, else the plain map.
 
     Args:
@@ -51,11 +52,14 @@ class Safeguarded(Accelerator):
         share: budget earned per improving evaluation, in (0, 1).
         growth: a proposal whose residual norm exceeds `growth` times the best is rejected at once, > 1.
 
+    It is a module so that the weights of a learned `inner` are its own. In training mode (`train()`, see
+    `torch.nn.Module`) it stands aside and follows every proposal, so that all of them get a gradient; as made and as
+    loaded it is in evaluation mode.
+
     Raises:
         ValueError: an argument outside its range; TypeError: `inner` is no accelerator.
     """
 
-    uses_features: ClassVar[bool] = True
     tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable  # of the default inner accelerator
 
     def __init__(
@@ -80,12 +84,16 @@ class Safeguarded(Accelerator):
         ):
             if not low < value < high:
                 raise ValueError(f"{name}: expected a number in ({low:g}, {high:g}), got {value}")
+        super().__init__()
         self.inner, self.allowance, self.share, self.growth = inner, allowance, share, growth
+        self.signature, self.uses_features = inner.signature, inner.uses_features
+        self.eval()
         self.laws = frozenset({"safeguarded"}) | inner.laws & {"scale-invariant", "rotation-invariant"}
 
-    def check(self, signature: Signature) -> None:
-        """As the inner accelerator."""
-        self.inner.check(signature)
+    def bind(self, signature: Signature) -> Accelerator:
+        """The inner accelerator bound."""
+        inner = self.inner.bind(signature)
+        return self if inner is self.inner else rebuilt(self, inner=inner)
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, SafeguardState]:
         """The inner start; the cold one where it is not finite."""
@@ -111,6 +119,8 @@ class Safeguarded(Accelerator):
         fallback = torch.where(improved[:, None], at.fx, state.fallback)
 
         proposal, inner = self._propose(at, state.inner, finite)
+        if self.training:
+            return proposal, state._replace(inner=inner)
         rejected = ~finite | (state.proposed & (failed & (budget < 1) | (size > self.growth * state.best)))
         usable = ~rejected & (budget >= 1) & torch.isfinite(proposal).all(1)
         plain = torch.where(rejected[:, None], fallback, at.fx)

@@ -5,6 +5,7 @@ The protocols are in `protocol`, the one loop in `iterate`, its front door in `s
 """
 
 from fixedpoint.adjoint import AdjointWarning
+from fixedpoint.checkpoint import load, save
 from fixedpoint.context import Context
 from fixedpoint.iterate import unroll
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily, Signature
@@ -12,6 +13,7 @@ from fixedpoint.registry import Registry, RegistryError, accelerators, cones, fa
 from fixedpoint.settings import Choice, Range
 from fixedpoint.solution import Assessment, Evaluation, Progress, Solution, Status, Trajectory
 from fixedpoint.solving import Truncated, solve
+from fixedpoint.training import train
 
 __version__ = "0.1.0"
 
@@ -36,7 +38,10 @@ __all__ = [
     "accelerators",
     "cones",
     "families",
+    "load",
     "maps",
+    "save",
     "solve",
+    "train",
     "unroll",
 ]

@@ -1,24 +1,42 @@
-"""Which rows a comparison has: every accelerator with default and with tuned settings, then the peers."""
+"""Which rows a comparison has: every accelerator with default and tuned settings or with trained weights, then peers.
+
+Where things are found (FAMILY stands for the family's name, or FAMILY.SETTING in a named setting): tuned settings in
+./fixedpoint-settings/FAMILY.json, else beside the family's module; trained accelerators in
+./fixedpoint-training/FAMILY/NAME/, else in the folder `pretrained/FAMILY` of a package that registers accelerators.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import nn
 
-from fixedpoint import tuning
-from fixedpoint.evaluation import Peer, Record, generator, measure, measure_peer, record
+from fixedpoint import checkpoint, composition, tuning
+from fixedpoint.evaluation import Peer, Record, fixed_point_residuals, generator, measure, measure_peer, record
+from fixedpoint.learned import Learned
 from fixedpoint.protocol import Accelerator, ProblemFamily
 from fixedpoint.registry import accelerators, families
+from fixedpoint.training import train
+from fixedpoint.training.run import TRAINED
 
 LOCAL_SETTINGS = Path("fixedpoint-settings")
 """Folder that `fixedpoint tune` writes to and `fixedpoint compare` looks in first."""
 
+LOCAL_TRAINING = Path("fixedpoint-training")
+"""Folder that `fixedpoint train` writes to and `fixedpoint compare` looks in first."""
+
 PEER_HORIZON = 400
 """Iterations that a peer may take to reach the smallest target."""
+
+CLASSICAL = ("picard", "anderson-1", "anderson-2")
+"""Accelerators that are compared when none are named."""
+
+BASELINE_INSTANCES = 200
+"""Training instances of the closed-form starts, which are fitted as they are compared."""
 
 
 class Row(NamedTuple):
@@ -30,9 +48,34 @@ class Row(NamedTuple):
     accelerator: Accelerator | None = None
     peer: Peer | None = None
     variant: str = "default"
+    """"default", "tuned" or "trained"."""
+    training: Mapping[str, Any] | None = None
+    shift: str | None = None
 
 
-def settings_file(family: str, given: Path | None = None) -> Path | None:
+def label(family: str, setting: str | None) -> str:
+    """FAMILY or FAMILY.SETTING, as folders and files are called."""
+    return family if setting is None else f"{family}.{setting}"
+
+
+def setting_options(family: str, setting: str | None) -> dict[str, Any]:
+    """The constructor arguments that a named setting of a family stands for.
+
+    Raises:
+        ValueError: no such setting.
+    """
+    return _named(family, "settings", setting)
+
+
+def _named(family: str, what: str, name: str | None) -> dict[str, Any]:
+    known = getattr(families.load(family), what, {})
+    if name is not None and name not in known:
+        listed = ", ".join(known) or "none"
+        raise ValueError(f"{what.removesuffix('s')}: {family} has no {name!r}; it has {listed}")
+    return {} if name is None else dict(known[name])
+
+
+def settings_file(family: str, given: Path | None = None, setting: str | None = None) -> Path | None:
     """The settings file to use: the one given, else the local one, else the shipped one, else None.
 
     Raises:
@@ -42,11 +85,29 @@ def settings_file(family: str, given: Path | None = None) -> Path | None:
         if not given.is_file():
             raise ValueError(f"settings: no file {given}")
         return given
-    places = [LOCAL_SETTINGS / f"{family}.json"]
+    places = [LOCAL_SETTINGS / f"{label(family, setting)}.json"]
     plugin: Any = families.load(family)
     if hasattr(plugin, "tuned_file"):  # a factory ships none
-        places.append(plugin.tuned_file())
+        shipped = plugin.tuned_file()
+        places.append(shipped if setting is None else shipped.with_suffix(f".{setting}.json"))
     return next((path for path in places if path.is_file()), None)
+
+
+def trained_files(family: str, setting: str | None = None) -> dict[str, Path]:
+    """Trained accelerators by name: the local ones, and the shipped ones that have no local namesake."""
+    where = label(family, setting)
+    shipped = {
+        p.stem: p for f in accelerators.folders() for p in sorted((f / "pretrained" / where).glob("*.safetensors"))
+    }
+    local = {p.parent.name: p for p in sorted((LOCAL_TRAINING / where).glob(f"*/{TRAINED}"))}
+    return dict(sorted({**shipped, **local}.items()))
+
+
+def starting_point(family: str, setting: str | None, settings: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(family options, options of "anderson-2") that learning builds on: the setting's, or the best tuned ones."""
+    tuned = {} if settings is None else tuning.load(settings, label(family, setting))["accelerators"]
+    entry = tuned.get("anderson-2", {"family": {}, "accelerator": {}})
+    return {**setting_options(family, setting), **entry["family"]}, dict(entry["accelerator"])
 
 
 class Configured(NamedTuple):
@@ -56,24 +117,33 @@ class Configured(NamedTuple):
     accelerator: Accelerator
     options: dict[str, Any]
     """{"family": {...}, "accelerator": {...}}; empty for the defaults."""
+    training: Mapping[str, Any] | None = None
+    """Where the weights come from, if there are any."""
 
 
-def configure(family: str, accelerator: str, settings: Path | None) -> Configured:
-    """Both with tuned settings where the file has them for this accelerator, else with their defaults.
+def configure(family: str, accelerator: str, settings: Path | None, setting: str | None = None) -> Configured:
+    """Both as they should be used: trained weights, else tuned settings where the file has them, else the defaults.
 
     Raises:
-        RegistryError: an unknown name; TypeError: a plug-in of another kind; ValueError: a bad settings file, an
-            accelerator that refuses the map.
+        RegistryError: an unknown name; TypeError: a plug-in of another kind; ValueError: a bad settings file or
+            checkpoint, an accelerator that refuses the map or was not trained for the family.
     """
-    tuned = {} if settings is None else tuning.load(settings, family)["accelerators"].get(accelerator, {})
+    weights = trained_files(family, setting).get(accelerator)
+    if weights is not None:
+        return _trained(family, weights)
+    if _has_weights(accelerator):
+        return _fitted(family, accelerator, settings, setting)
+    tuned = (
+        {} if settings is None else tuning.load(settings, label(family, setting))["accelerators"].get(accelerator, {})
+    )
     options = {owner: tuned[owner] for owner in ("family", "accelerator") if owner in tuned}
     try:
-        bound = families.create(family, **options.get("family", {}))
+        bound = families.create(family, **setting_options(family, setting), **options.get("family", {}))
         method = accelerators.create(accelerator, **options.get("accelerator", {}))
         for name, plugin, kind in ((family, bound, ProblemFamily), (accelerator, method, Accelerator)):
             if not isinstance(plugin, kind):
                 raise TypeError(f"{name}: expected a {kind.__name__}, got {plugin!r}")
-        method.check(bound.map.signature)
+        method = method.bind(bound.map.signature)
     except (TypeError, ValueError) as error:
         if not options:
             raise
@@ -81,24 +151,93 @@ def configure(family: str, accelerator: str, settings: Path | None) -> Configure
     return Configured(bound, method, options)
 
 
-def rows(family: str, names: Sequence[str], settings: Path | None) -> list[Row]:
+def _trained(family: str, path: Path) -> Configured:
+    method = checkpoint.load(path)
+    found = (method.provenance or {}).get("family", {})
+    if found.get("name") != family:
+        raise ValueError(f"checkpoint {path}: trained on family {found.get('name')!r}, not {family!r}")
+    bound = families.create(family, **found["options"])
+    try:
+        method = method.bind(bound.map.signature)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from None
+    return Configured(bound, method, {"family": found["options"]}, method.provenance)
+
+
+def _has_weights(accelerator: str) -> bool:
+    """Whether an expression names a learned accelerator."""
+    kinds = [accelerators.load(name.strip()) for name in accelerator.split("+")]
+    return len(kinds) > 1 or any(isinstance(kind, type) and issubclass(kind, Learned) for kind in kinds)
+
+
+def _fitted(family: str, accelerator: str, settings: Path | None, setting: str | None) -> Configured:
+    """A closed-form start, fitted here and now; what needs gradient training is refused."""
+    family_options, anderson = starting_point(family, setting, settings)
+    given = {"anderson-2": anderson} if "anderson-2" in accelerator.split("+") else {}
+    method = composition.compose(accelerator, given).bind(families.create(family, **family_options).map.signature)
+    if isinstance(method, nn.Module) and list(method.parameters()):
+        known = ", ".join(trained_files(family, setting)) or "none"
+        where = family if setting is None else f"{family} --setting {setting}"
+        raise ValueError(
+            f"accelerator {accelerator!r} has not been trained for {label(family, setting)} (trained are: {known}); "
+            f"`fixedpoint train {where} {accelerator}` does it"
+        )
+    method = train(
+        family,
+        accelerator,
+        family_options=family_options,
+        options=given,
+        instances=BASELINE_INSTANCES,
+        validation=1,
+        evaluations=1,
+    )
+    bound = families.create(family, **family_options)
+    return Configured(bound, method, {"family": family_options, **given}, method.provenance)
+
+
+def rows(
+    family: str,
+    names: Sequence[str],
+    settings: Path | None,
+    *,
+    setting: str | None = None,
+    shifts: Sequence[str] = (),
+) -> list[Row]:
     """The rows of a comparison, each checked against its map before anything is measured.
 
     Raises:
-        RegistryError, TypeError, ValueError: as `configure`.
+        RegistryError, TypeError, ValueError: as `configure`; an unknown shift, or one that changes the map.
     """
-    tuned = {} if settings is None else tuning.load(settings, family)["accelerators"]
+    tuned = {} if settings is None else tuning.load(settings, label(family, setting))["accelerators"]
+    learned = [name for name in names if name in trained_files(family, setting) or _has_weights(name)]
     found = []
     for variant, file in (("default", None), ("tuned", settings)):
         for name in names:
-            if variant == "default" or name in tuned:
-                bound, method, options = configure(family, name, file)
-                found.append(Row(name, bound, options, accelerator=method, variant=variant))
+            if name not in learned and (variant == "default" or name in tuned):
+                made = configure(family, name, file, setting)
+                found.append(Row(name, made.family, made.options, accelerator=made.accelerator, variant=variant))
+    for name in learned:
+        made = configure(family, name, settings, setting)
+        found.append(Row(name, made.family, made.options, made.accelerator, variant="trained", training=made.training))
+    shifted = [
+        row._replace(family=_shifted(family, row, setting, shift), shift=shift)
+        for shift in shifts
+        for row in found
+        if row.variant != "default" or row.name not in tuned
+    ]
     plain = found[0].family
     matched = min(found, key=lambda row: tuned[row.name]["score"] if row.variant == "tuned" else math.inf).family
     for bound, peers in ((plain, plain.peers()), (matched, matched.matched_peers())):
         found += [Row(peer.name, bound, dict(peer.settings), peer=peer) for peer in peers]
-    return found
+    return found + shifted
+
+
+def _shifted(family: str, row: Row, setting: str | None, shift: str) -> ProblemFamily:
+    options = {**setting_options(family, setting), **row.options.get("family", {}), **_named(family, "shifts", shift)}
+    moved: ProblemFamily = families.create(family, **options)
+    if differences := moved.map.signature.differences(row.family.map.signature):
+        raise ValueError(f"shift {shift!r} of {family} changes the map ({'; '.join(differences)})")
+    return moved
 
 
 def compare(
@@ -109,17 +248,21 @@ def compare(
     steps: int = 50,
     seed: int = 0,
     settings: Path | None = None,
+    setting: str | None = None,
+    shifts: Sequence[str] = (),
     report: Callable[[Row, int, int], None] | None = None,
 ) -> list[Record]:
     """Measure every row on the same held-out instances.
 
     Args:
         family: registered name.
-        names: registered accelerators.
+        names: registered accelerators, and names of trained ones.
         instances: held-out instances (split "test" of `seed`), the batch of our rows.
         steps: evaluations of our rows; a peer runs on until it reaches 1e-4 or 400 iterations.
         seed: whole number >= 0.
         settings: tuned settings to show beside the defaults; None shows defaults only.
+        setting: named setting of the family that every row is run in; None leaves the map to each row's settings.
+        shifts: shifted distributions of the family that tuned and trained rows are run on too.
         report: called before each row with (row, index, number of rows).
 
     Returns:
@@ -133,23 +276,39 @@ def compare(
             raise ValueError(f"{argument}: expected at least 1, got {value}")
     if not names:
         raise ValueError("names: expected at least one accelerator")
-    problems: dict[str, Any] = {}
+    problems: dict[tuple[str, str | None], Any] = {}
     records = []
-    planned = rows(family, names, settings)
+    planned = rows(family, names, settings, setting=setting, shifts=shifts)
     for index, row in enumerate(planned):
         if report is not None:
             report(row, index, len(planned))
         bound = row.family
-        if bound.form not in problems:
-            problems[bound.form] = bound.sample(instances, generator=generator(seed, "test"))
-        problem = problems[bound.form]
+        key = (bound.form, row.shift)
+        if key not in problems:
+            problems[key] = bound.sample(instances, generator=generator(seed, "test"))
+        problem, residuals = problems[key], None
         if row.peer is not None:
             evaluations, errors, spent = measure_peer(row.peer, problem, steps=steps, horizon=max(steps, PEER_HORIZON))
         else:
             assert row.accelerator is not None
             errors, spent = measure(bound, row.accelerator, problem, steps=steps)
             evaluations = np.arange(1, steps + 1)
+            residuals = fixed_point_residuals(bound, row.accelerator, problem, steps)
         identity: Record = {"family": family, "form": bound.form, "accelerator": row.name, "variant": row.variant}
         identity |= {"peer": row.peer is not None, "seed": seed, "steps": steps, "error": bound.error_kind}
-        records.append(record(identity, evaluations, errors, spent, row.options))
+        identity |= {"setting": setting, "shift": row.shift, "training": _told(row.training)}
+        records.append(record(identity, evaluations, errors, spent, row.options, residuals))
     return records
+
+
+def _told(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a record says of a training: its cost, and what it was trained on."""
+    if training is None:
+        return None
+    plan = training["plan"]
+    return {
+        "minutes": training["minutes"],
+        "instances": plan["instances"],
+        "seed": plan["seed"],
+        "updates": training["updates"],
+    }

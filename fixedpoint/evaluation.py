@@ -26,6 +26,8 @@ from fixedpoint.solution import Evaluation, Status
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 """Errors whose evaluations are counted."""
+AIM = 1e-3
+"""Error whose evaluations tuning and training minimise; those to a tenth of it count a little, for the tail."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 QUANTILES = {"p10": 0.1, "median": 0.5, "p90": 0.9}
@@ -109,8 +111,8 @@ class _TimedAccelerator(Accelerator):
     """An accelerator that reports its time."""
 
     def __init__(self, accelerator: Accelerator, clock: _Clock) -> None:
-        self.uses_features = accelerator.uses_features  # type: ignore[misc]
-        for name in ("check", "init", "step"):
+        self.uses_features = accelerator.uses_features
+        for name in ("init", "step"):
             setattr(self, name, clock.timed(getattr(accelerator, name)))
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -125,13 +127,48 @@ def trace(family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: 
     setup, run, acceleration = _Clock(), _Clock(), _Clock()
     timed = _TimedMap(family.map, setup, run)
     with torch.no_grad():
-        trajectory = unroll(timed, problem, _TimedAccelerator(accelerator, acceleration), steps)
+        trajectory = unroll(
+            timed, problem, _TimedAccelerator(accelerator.bind(family.map.signature), acceleration), steps
+        )
 
         def error(k: int) -> Tensor:
             return family.error(problem, leaves.transform(lambda t: t[k], trajectory.output), trajectory.residual[k])
 
         errors = torch.stack([error(k) for k in range(steps)])
     return _infinite(errors), {"setup": setup.seconds, "map": run.seconds, "accelerator": acceleration.seconds}
+
+
+def fixed_point_residuals(
+    family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: int
+) -> np.ndarray | None:
+    """(T, B) the residual ||f(x) - x||_2 of normalised points; None for a map whose points need no normalisation.
+
+    For SCS it is the tau-normalised residual of the neural-acceleration paper. It is not timed.
+    """
+    map = family.map
+    if type(map).normalized is FixedPointMap.normalized:
+        return None
+    with torch.no_grad():
+        path, context = unroll(map, problem, accelerator, steps), map.setup(problem)
+        found = [normalized_residual(map, x, fx, context) for x, fx in zip(path.x, path.fx, strict=True)]
+    return _infinite(torch.stack(found)).numpy()
+
+
+def normalized_residual(map: FixedPointMap, x: Tensor, fx: Tensor, context: Any) -> Tensor:
+    """(B,) the fixed-point residual ||f(x) - x||_2 of normalised points; inf where they have no scale.
+
+    Its derivative is 0 where it is 0 or infinite.
+    """
+    return finite_norm(map.normalized(fx, context) - map.normalized(x, context))
+
+
+def finite_norm(difference: Tensor) -> Tensor:
+    """(B,) Euclidean length of the rows, inf where they are not finite, with a derivative of 0 there and at 0."""
+    usable = torch.isfinite(difference).all(1)
+    squared = torch.where(usable[:, None], difference, 0.0).square().sum(1)
+    positive = squared > 0
+    size = torch.where(positive, torch.sqrt(torch.where(positive, squared, torch.ones_like(squared))), 0.0)
+    return torch.where(usable, size, torch.inf)
 
 
 def _infinite(errors: Tensor) -> Tensor:
@@ -182,21 +219,40 @@ def evaluations_to(target: float, evaluations: np.ndarray, errors: np.ndarray) -
     return np.where(reached.any(0), evaluations[reached.argmax(0)].astype(float), np.inf)
 
 
+def score(errors: np.ndarray, steps: int) -> float:
+    """What tuning and training minimise, from errors (T, B), by evaluations to `AIM`.
+
+    It is the mean of their median and 90th percentile, plus a tenth of the same for a tenth of the aim. A hundredth of the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades
+    it is away.
+    """
+    grid = np.arange(1, errors.shape[0] + 1)
+    total = 0.0
+    for target, weight in ((AIM, 1.0), (AIM / 10, 0.1)):
+        reached = evaluations_to(target, grid, errors)
+        away = np.log10(np.clip(errors.min(0) / target, 1, 1e12))
+        counts = np.where(np.isfinite(reached), reached, 2 * steps + steps * away / 12)
+        total += weight * float(np.mean(np.quantile(counts, [0.5, 0.9])) + 1e-2 * np.mean(counts))
+    return total
+
+
 def record(
     identity: Record,
     evaluations: np.ndarray,
     errors: np.ndarray,
     milliseconds: dict[str, float],
     settings: dict[str, Any],
+    residuals: np.ndarray | None = None,
 ) -> Record:
     """One row of a comparison, JSON-able.
 
     Args:
-        identity: "family", "form", "accelerator", "variant", "peer", "seed", "steps" and the kind of "error".
+        identity: "family", "form", "setting", "accelerator", "variant", "peer", "seed", "steps", the kind of "error",
+            "shift" and "training".
         evaluations: (K,) ascending.
         errors: (K, B) after so many evaluations.
         milliseconds: per instance, of "setup", "map", "accelerator" and in "total".
         settings: the options that differ from the defaults.
+        residuals: (K, B) normalised fixed-point residuals, see `fixed_point_residuals`.
     """
     steps = identity["steps"]
     marks = sorted({k for k in (5, 10, 20, 50) if k <= steps} | {steps})
@@ -204,11 +260,12 @@ def record(
         **identity,
         "instances": errors.shape[1],
         "error_at": {str(k): _summary(errors[np.searchsorted(evaluations, k)]) for k in marks},
+        "residual_at": None
+        if residuals is None
+        else {str(k): _summary(residuals[np.searchsorted(evaluations, k)]) for k in marks},
         "evaluations_to": {_label(t): _summary(evaluations_to(t, evaluations, errors)) for t in TARGETS},
         "ms_per_instance": {part: round(value, 5) for part, value in milliseconds.items()},
         "batch": 1 if identity["peer"] else errors.shape[1],
-        "training": None,
-        "shift": None,
         "status": _statuses(errors),
         "settings": settings,
         "curve": {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixedpoint import leaves
 from fixedpoint.context import select_rows
@@ -24,7 +26,7 @@ class Iteration:
     """A batch in flight: `evaluate`, then `advance`, again and again: one map evaluation per round."""
 
     def __init__(self, map: FixedPointMap, context: Any, accelerator: Accelerator, start: Tensor | None = None) -> None:
-        accelerator.check(map.signature)
+        accelerator = accelerator.bind(map.signature)
         x0 = map.initial(context) if start is None else start
         features = map.featurize(context) if accelerator.uses_features else None
         self.map, self.context, self.accelerator = map, context, accelerator
@@ -45,6 +47,11 @@ class Iteration:
         else:
             self.x = freeze(done, at.x, x)
             self.state = leaves.transform(lambda old, new: freeze(done, old, new), self.state, state)
+
+    def detach(self) -> None:
+        """Forget how the current point and state came about: the end of a window of truncated backpropagation."""
+        self.x = self.x.detach()
+        self.state = leaves.transform(lambda t: t.detach(), self.state)
 
     def compact(self, keep: Tensor) -> None:
         """Keep only the rows in `keep` (int64)."""
@@ -98,14 +105,38 @@ def unroll(
     batch = leaves.check(problem, map.ranks)
     if batch is None:
         problem = leaves.batched(problem, map.ranks)
-    context = map.setup(problem)
-    iteration = Iteration(map, context, resolve(accelerator), checked_start(start, map, problem, batch))
+    iteration = Iteration(map, map.setup(problem), resolve(accelerator), checked_start(start, map, problem, batch))
+    return roll(iteration, steps)
+
+
+def roll(iteration: Iteration, steps: int, *, proceed: bool = False, checkpoint: bool = False) -> Trajectory:
+    """The next `steps` evaluations of a batch in flight, every one recorded, all of it differentiable.
+
+    Args:
+        iteration: left at the last point evaluated, or one beyond it.
+        steps: at least 1.
+        proceed: advance beyond the last evaluation too, so that another `roll` goes on from there.
+        checkpoint: keep no intermediate results of a round for the backward pass, which computes them again
+            (`torch.utils.checkpoint`): memory grows with x and the state only.
+    """
+
+    def round_(x: Tensor, state: Any, *, advance: bool) -> tuple[Any, Tensor, Any]:
+        iteration.x, iteration.state = x, state
+        at, aux, assessment = iteration.evaluate()
+        if advance:
+            iteration.advance(at)
+        record = (at.x, at.fx, assessment.residual, iteration.map.output(at, aux, iteration.context))
+        return record, iteration.x, iteration.state
+
     rounds = []
     for step in range(steps):
-        at, aux, assessment = iteration.evaluate()
-        rounds.append((at.x, at.fx, assessment.residual, map.output(at, aux, context)))
-        if step + 1 < steps:
-            iteration.advance(at)
+        run = partial(round_, advance=proceed or step + 1 < steps)
+        if checkpoint:
+            record, x, state = torch_checkpoint(run, iteration.x, iteration.state, use_reentrant=False)
+            iteration.x, iteration.state = x, state
+        else:
+            record, _, _ = run(iteration.x, iteration.state)
+        rounds.append(record)
     return Trajectory(*leaves.transform(lambda *ts: torch.stack(ts), rounds[0], *rounds[1:]))
 
 

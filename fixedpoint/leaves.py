@@ -112,6 +112,11 @@ def nonfinite(problem: Any, ranks: Ranks, batch: int) -> dict[str, Tensor]:
     return faults
 
 
+def take(problem: Any, ranks: Ranks, index: Tensor) -> Any:
+    """The problem of the instances in `index` (int64, (B',)); shared leaves stay as they are."""
+    return replace(problem, {n: t[index] for n, t in tensors(problem).items() if is_row(n, t, ranks)})
+
+
 def substitute(problem: Any, ranks: Ranks, bad: Tensor) -> Any:
     """The problem with the rows in `bad` replaced by a copy of the first good one.
 
@@ -119,5 +124,4 @@ def substitute(problem: Any, ranks: Ranks, bad: Tensor) -> Any:
     """
     rows = torch.arange(bad.shape[0], device=bad.device)
     source = torch.where(bad, torch.argmin(bad.to(torch.int8)), rows)
-    moved = {n: t[source] for n, t in tensors(problem).items() if is_row(n, t, ranks)}
-    return replace(problem, moved)
+    return take(problem, ranks, source)

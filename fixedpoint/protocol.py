@@ -69,6 +69,21 @@ class Signature:
         """The signature as plain JSON types."""
         return {**asdict(self), "traits": sorted(self.traits), "coordinates": dict(self.coordinates)}
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Signature:
+        """The inverse of `to_json`.
+
+        Raises:
+            TypeError, ValueError: content that describes no signature.
+        """
+        return cls(**{**content, "traits": frozenset(content["traits"])})
+
+    def differences(self, other: Signature) -> list[str]:
+        """What keeps states of the two apart, one phrase each: "scale: 0.1, not 75.9". Empty when hashes are equal."""
+        one, two = ({"size": s.size, **json.loads(json.dumps(dict(s.coordinates)))} for s in (self, other))
+        names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
+        return [f"{name}: {one.get(name)!r}, not {two.get(name)!r}" for name in names]
+
     @property
     def hash(self) -> str:
         """Hex digest of what fixes the coordinates of x: equal hashes mean interchangeable states."""
@@ -120,6 +135,14 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """
         return x
 
+    def normalized(self, x: Tensor, context: Ctx) -> Tensor:
+        """(B, k) x free of any homogeneous scale, for losses and reports that must not be inflatable. Default x.
+
+        A map whose x is a ray divides the scale out here and gives inf where it vanishes (SCS: v / v_tau, the
+        tau-normalisation of the neural-acceleration paper), so that such an instance never looks good.
+        """
+        return x
+
     def evaluate(self, x: Tensor, context: Ctx) -> tuple[Tensor, Any]:
         """(f(x), by-products for `assess` and `output`), so that nothing is computed twice."""
         return self.forward(x, context), None
@@ -156,8 +179,15 @@ class Accelerator(ABC):
     itself holds settings (and weights) only, so that instances never couple and runs never interfere.
     """
 
-    uses_features: ClassVar[bool] = True
+    signature: Signature | None = None
+    """The maps that it was built for; None: any."""
+    provenance: Mapping[str, Any] | None = None
+    """Where its weights come from, JSON-able; set by training, kept by saving and loading."""
+    uses_features: bool = True
     """Whether `init` reads `features`; when False the loop does not compute them and passes None."""
+    observant: ClassVar[bool] = False
+    """Whether evaluations at points that others chose are of use to it (a history of secants, say): a schedule then
+    shows it all of them from the start."""
     laws: frozenset[str] = frozenset()
     """Further promises, of a class or of one instance, that `check_accelerator` tests: "scale-invariant";
     "rotation-invariant"; "finite-termination" (an affine map of dimension d <= `memory` is solved by evaluation d + 2);
@@ -167,6 +197,18 @@ class Accelerator(ABC):
 
     def check(self, signature: Signature) -> None:  # noqa: B027 - an optional hook
         """Raise ValueError when this accelerator cannot serve maps of this signature. Default: it serves all."""
+
+    def bind(self, signature: Signature) -> Accelerator:
+        """This accelerator, ready for maps of this signature; the loop runs what is returned.
+
+        Default: itself, after `check`. A learned accelerator made without a signature is built here; one that holds
+        others binds them.
+
+        Raises:
+            ValueError: it cannot serve these maps; the message says why.
+        """
+        self.check(signature)
+        return self
 
     @abstractmethod
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -186,6 +228,11 @@ class ProblemFamily(ABC):
     says what to install."""
     tunable: ClassVar[Mapping[str, Setting]] = {}
     """Constructor arguments that `fixedpoint tune` may choose: the map's, and the problem's form."""
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named constructor arguments, such as a paper's setting: what `--setting NAME` chooses."""
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named constructor arguments that change the distribution but not the map, laid over the others: comparisons
+    show how an accelerator fares where it was not trained."""
     form: str = "standard"
     """Name of the formulation, for tables."""
     error_kind: str = "residual"
@@ -202,6 +249,14 @@ class ProblemFamily(ABC):
     def reference(self, problem: Any) -> Tensor | None:
         """(B, n) the fixed points, where they are known independently of the iteration."""
         return None
+
+    def solutions(self, problem: Any) -> Tensor | None:
+        """(B, n) fixed points to learn from; None when the family has none. Default: `reference`."""
+        return self.reference(problem)
+
+    def merit(self, problem: Any, output: Any, residual: Tensor) -> Tensor:
+        """(B,) what training may minimise in place of `error`: as small at the same points, smoother. Default: it."""
+        return self.error(problem, output, residual)
 
     def peers(self) -> list[Any]:
         """Outside solvers (`fixedpoint.evaluation.Peer`) with settings of their own, to print beside ours."""

@@ -89,6 +89,26 @@ class Registry:
             raise RegistryError(f"{self._one()} {name!r} needs {' and '.join(missing)}: {remedy}")
         return plugin(**options)
 
+    def name_of(self, plugin: Callable[..., Any]) -> str:
+        """The name that a class or callable is registered under; it need not be loaded.
+
+        Raises:
+            RegistryError: it is not registered.
+        """
+        value = f"{plugin.__module__}:{plugin.__qualname__}"
+        for name, point in self._points().items():
+            if point.value == value or (point.attr == plugin.__qualname__ and self.load(name) is plugin):
+                return name
+        raise RegistryError(f"{value} is not a registered {self._one()}: give its package an entry point")
+
+    def folders(self) -> list[Path]:
+        """The folders of the packages that register plug-ins here, sorted; they may ship data beside their code."""
+        found = set()
+        for point in self._points().values():
+            spec = importlib.util.find_spec(_top(point))
+            found |= {Path(place) for place in (spec.submodule_search_locations if spec else None) or []}
+        return sorted(found)
+
     def available(self) -> dict[str, Callable[..., Any]]:
         """Every plug-in that loads, by name; one that does not is skipped with a warning."""
         found = {}

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fixedpoint import files
-from fixedpoint.evaluation import evaluations_to, generator, trace
+from fixedpoint.evaluation import generator, trace
+from fixedpoint.evaluation import score as score_of
 from fixedpoint.registry import accelerators, families
-
-TARGET = 1e-3
-"""Error whose evaluations are minimised; those to a tenth of it count a little, for the tail."""
 
 
 class Tuned(NamedTuple):
@@ -46,6 +44,7 @@ def tune(
     trials: int = 200,
     seed: int = 0,
     guesses: Sequence[Tuned] = (),
+    fixed: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> Tuned:
     """Search the settings of one accelerator on one family.
@@ -57,6 +56,7 @@ def tune(
         trials: about how many settings to try.
         seed: of the instances and of the search.
         guesses: what was found for other accelerators on this family; the search starts from these among others.
+        fixed: options of the family that are given (a named setting); then only the accelerator's own are searched.
         report: progress.
 
     Raises:
@@ -67,6 +67,8 @@ def tune(
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     plugins: dict[str, Any] = {"family": families.load(family), "accelerator": accelerators.load(accelerator)}
     spaces = {owner: getattr(plugin, "tunable", {}) for owner, plugin in plugins.items()}  # a factory has none
+    if fixed is not None:
+        spaces["family"] = {}
     names = [(owner, name) for owner, space in spaces.items() for name in space]
     problems: dict[str, Any] = {}
 
@@ -77,16 +79,16 @@ def tune(
         return chosen
 
     def score(chosen: dict[str, dict[str, Any]]) -> float:
-        bound = families.create(family, **chosen["family"])
+        bound = families.create(family, **(fixed or {}), **chosen["family"])
         if bound.form not in problems:
             problems[bound.form] = bound.sample(instances, generator=generator(seed, "train"))
         method = accelerators.create(accelerator, **chosen["accelerator"])
         try:
-            method.check(bound.map.signature)
+            method.bind(bound.map.signature)
             errors = trace(bound, method, problems[bound.form], steps)[0].numpy()
         except (ValueError, ArithmeticError):  # settings that the map or its linear system refuses
             return 10.0 * steps
-        return _score(errors, steps)
+        return score_of(errors, steps)
 
     best = Tuned({}, {}, score({"family": {}, "accelerator": {}}))
     count = 0
@@ -111,22 +113,6 @@ def tune(
                     row[column] = spaces[owner][name].unit(known[owner][name])
         _search(trial, first, trials, seed)
     return best
-
-
-def _score(errors: np.ndarray, steps: int) -> float:
-    """Mean of the median and the 90th percentile of the evaluations to the target, plus a tenth of those to 0.1 target.
-
-    A hundredth of the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades
-    it is away.
-    """
-    grid = np.arange(1, errors.shape[0] + 1)
-    total = 0.0
-    for target, weight in ((TARGET, 1.0), (TARGET / 10, 0.1)):
-        reached = evaluations_to(target, grid, errors)
-        away = np.log10(np.clip(errors.min(0) / target, 1, 1e12))
-        counts = np.where(np.isfinite(reached), reached, 2 * steps + steps * away / 12)
-        total += weight * float(np.mean(np.quantile(counts, [0.5, 0.9])) + 1e-2 * np.mean(counts))
-    return total
 
 
 def _search(objective: Callable[[np.ndarray], float], first: np.ndarray, trials: int, seed: int) -> None:

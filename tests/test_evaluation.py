@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def made(errors: np.ndarray, evaluations: np.ndarray | None = None, *, peer: boo
 class Poisoned(fp.Accelerator):
     """Plain iteration that hands out NaN to the first instance from its third evaluation on."""
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x0, torch.zeros_like(x0[:, 0])

@@ -130,8 +130,14 @@ def rows_independent(case: AcceleratorCase) -> None:
                         raise Violation(f"row {int(rows[0]) + 1} of {name} changed when row 0 was {what}: {COUPLED}")
             for what, index in (("permuted", torch.arange(BATCH).roll(1)), ("taken out", torch.tensor([2, 0]))):
                 x, _ = case.accelerator.step(*select_rows((moment.at, moment.before), index))
-                if bool((distance(x, moment.x[index]) > 1e-8).any()):
+                if bool((distance(x, moment.x[index]) > _tolerance(case)).any()):
                     raise Violation(f"after {depth} steps the answer changes when instances are {what}: {COUPLED}")
+
+
+def _tolerance(case: AcceleratorCase) -> float:
+    """How far a row may move with the batch around it: rounding, of single precision where a network works in it."""
+    single = any(isinstance(t, Tensor) and t.dtype == torch.float32 for t in held(case.accelerator, 12).values())
+    return 1e-4 if single else 1e-8
 
 
 def _disturbed(moment: Moment) -> Iterator[tuple[str, Evaluation, Any]]:

@@ -78,7 +78,7 @@ def check_accelerator(
 
     Args:
         accelerator: an instance, or what makes one without arguments.
-        signature: of the maps that it serves; a small one of no particular map by default.
+        signature: of the maps that it serves; by default the one that it was built for, else a small one of no map.
         expected_failures: check name -> reason. Strict: an expected failure that passes is a failure.
         raise_on_failure: raise CheckFailed unless all checks pass; else always return the report.
 
@@ -90,8 +90,8 @@ def check_accelerator(
     made = accelerator if isinstance(accelerator, Accelerator) else accelerator()
     if not isinstance(made, Accelerator):
         raise TypeError(f"accelerator: expected an Accelerator, got {made!r}")
-    signature = Signature(size=6, coordinates={"map": "specimen"}) if signature is None else signature
-    made.check(signature)
+    signature = signature or made.signature or Signature(size=6, coordinates={"map": "specimen"})
+    made = made.bind(signature)
     report = accelerator_law.test(type(made).__name__, lambda: AcceleratorCase(made, signature), expected_failures)
     if raise_on_failure:
         report.raise_if_failed()

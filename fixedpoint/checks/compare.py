@@ -67,7 +67,7 @@ def with_first(t: Tensor, value: float) -> Tensor:
     if not t.is_floating_point():
         return t
     copy = t.detach().clone()
-    copy[0] = value
+    copy[0] = min(value, torch.finfo(t.dtype).max)
     return copy
 
 

@@ -14,7 +14,7 @@ from fixedpoint.solution import Evaluation
 class Plain(Accelerator):
     """The plain iteration."""
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, tuple[()]]:
         """Start at x0."""
@@ -90,7 +90,7 @@ class Adversary(Accelerator):
         kind: "nan", "huge", "random", "constant" or "stuck" (never moves).
     """
 
-    uses_features: ClassVar[bool] = False
+    uses_features = False
     KINDS: ClassVar[tuple[str, ...]] = ("nan", "huge", "random", "constant", "stuck")
 
     def __init__(self, kind: str) -> None:

@@ -13,7 +13,7 @@ from fixedpoint.report.records import labels
 from fixedpoint.report.table import ERROR_NAMES
 
 # Okabe & Ito's palette: told apart by people with any colour vision
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GREYS = ("#444444", "#999999")
 FLOOR, CEILING = 1e-9, 1e2
 """Errors beyond are of no interest to the reader and would squeeze what is between."""
@@ -35,6 +35,7 @@ def convergence(records: Sequence[Record], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    records = [record for record in records if record["shift"] is None]
     first = records[0]
     looks = list(_looks(records))
     names = list(dict.fromkeys(record["accelerator"] for _, record, _ in looks if not record["peer"]))

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fixedpoint.registry import Description
-from fixedpoint.report.table import plain
+from fixedpoint.report.style import plain
 
 
 def table(kind: str, plugins: Sequence[Description], *, home: str) -> RenderableType:

@@ -10,7 +10,19 @@ from fixedpoint import files
 from fixedpoint.evaluation import Record
 
 NAME = "records.jsonl"
-_IDENTITY = ("family", "form", "accelerator", "variant", "peer", "seed", "steps", "error")
+_IDENTITY = (
+    "family",
+    "form",
+    "setting",
+    "accelerator",
+    "variant",
+    "peer",
+    "seed",
+    "steps",
+    "error",
+    "shift",
+    "training",
+)
 _NEEDED = (*_IDENTITY, "instances", "error_at", "evaluations_to", "ms_per_instance", "batch", "curve")
 
 
@@ -54,7 +66,7 @@ def labels(records: Sequence[Record]) -> list[str]:
     several = len({record["form"] for record in records}) > 1
     return [
         record["accelerator"]
-        + (", tuned" if record["variant"] == "tuned" else "")
+        + (f", {record['variant']}" if record["variant"] != "default" else "")
         + (f" ({record['form']})" if several else "")
         for record in records
     ]

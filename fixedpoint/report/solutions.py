@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 
 from fixedpoint import files, leaves
-from fixedpoint.report.table import plain
+from fixedpoint.report.style import plain
 from fixedpoint.solution import Solution
 
 _MOST = 20

@@ -5,44 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from fixedpoint.evaluation import Record
+from fixedpoint.report import training
 from fixedpoint.report.records import labels
+from fixedpoint.report.style import plain
 
 WIDTH = 100
 ERROR_NAMES = {"kkt": "true KKT error", "residual": "residual of the map"}
 
 _NEVER = float("inf")
-# rich's SIMPLE_HEAD, with a line between sections
-_LINES = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
-
-
-def plain(title: str | None = None) -> Table:
-    """An empty table in the house style."""
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=_LINES,
-        show_edge=False,
-        collapse_padding=True,
-        pad_edge=False,
-    )
 
 
 def comparison(records: Sequence[Record]) -> RenderableType:
-    """Convergence and time of every row, outside solvers below a line."""
+    """Convergence, time and training of every row, outside solvers below a line; then a table for each shift."""
     first = records[0]
+    where = "" if first["setting"] is None else f", setting {first['setting']!r}"
     head = Text(
-        f"{first['family']}: {first['instances']} held-out instances, seed {first['seed']}; "
+        f"{first['family']}{where}: {first['instances']} held-out instances, seed {first['seed']}; "
         f"error = {ERROR_NAMES.get(first['error'], first['error'])}\n"
     )
-    return Group(head, _convergence(records), "", _time(records), "", *_notes(records))
+    main = [record for record in records if record["shift"] is None]
+    parts: list[RenderableType] = [head, _convergence(main), "", _time(main), ""]
+    if any(record["residual_at"] for record in main):
+        parts += [_residuals(main), ""]
+    if any(record["training"] for record in main):
+        parts += [training.table(main), ""]
+    for shift in dict.fromkeys(record["shift"] for record in records if record["shift"] is not None):
+        moved = [record for record in records if record["shift"] == shift]
+        parts += [Text(f"Where nothing was tuned or trained: {shift}\n"), _convergence(moved), ""]
+    return Group(*parts, *_notes(records))
 
 
 def _convergence(records: Sequence[Record]) -> Table:
@@ -65,6 +61,19 @@ def _convergence(records: Sequence[Record]) -> Table:
             text = _counts(counts)
             cells.append(f"[bold]{text}[/bold]" if _order(counts["median"]) == best[target] < _NEVER else text)
         table.add_row(*cells)
+    return table
+
+
+def _residuals(records: Sequence[Record]) -> Table:
+    """The residual that the neural-acceleration paper plots, of our rows."""
+    ours = [record for record in records if record["residual_at"]]
+    table = plain()
+    table.add_column("tau-normalised\nfixed-point residual", overflow="fold")
+    marks = list(ours[0]["residual_at"])
+    for mark in marks:
+        table.add_column(f"\nat {mark}", justify="right", no_wrap=True)
+    for name, record in _sections(table, ours):
+        table.add_row(name, *[_error(record["residual_at"][mark]["median"]) for mark in marks])
     return table
 
 
@@ -91,6 +100,11 @@ def _sections(table: Table, records: Sequence[Record]) -> Iterator[tuple[str, Re
 
 def _notes(records: Sequence[Record]) -> list[Text]:
     notes = ['Evaluations: median / 90th percentile over instances; "-": not reached by that share.']
+    if any(record["training"] for record in records):
+        notes.append(
+            "Break-even: solves after which the minutes of training are paid back, against our fastest classical row "
+            "in the table; never: it is no faster."
+        )
     if any(record["peer"] for record in records):
         notes.append(
             "Below the line: outside solvers, judged by the same referee; one instance at a time, and on beyond "

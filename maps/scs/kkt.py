@@ -23,6 +23,11 @@ def kkt_terms(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> dict[str
         name -> ((B,) violation, (B,) size of its largest term), for "primal" (Ax + s = b), "dual" (Px + A'y + c = 0),
         "gap" (x'Px + c'x + b'y = 0), "cone" (distance of s to K) and "dual cone" (distance of y to K*).
     """
+    return {name: (_norm(v), size) for name, (v, size) in _conditions(program, x, y, s).items()}
+
+
+def _conditions(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """As `kkt_terms`, the violations (B, k) themselves."""
     A, b, c = program.A, program.b.expand(s.shape), program.c.expand(x.shape)
     Ax, Aty = times(A, x), times(A.mT, y)
     Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
@@ -36,7 +41,7 @@ def kkt_terms(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> dict[str
         "dual cone": (y - cone.project_dual(y), (y,)),
     }
     return {
-        name: (_norm(violation), torch.stack([_norm(part) for part in parts]).amax(0))
+        name: (violation, torch.stack([_norm(part) for part in parts]).amax(0))
         for name, (violation, parts) in conditions.items()
     }
 
@@ -66,6 +71,24 @@ def kkt_error(program: ConeProgram, x: Any, y: Any, s: Any) -> Tensor:
     error = torch.stack(relative).amax(0)
     error = torch.where(torch.isfinite(error), error, torch.inf)
     return error[0] if single else error
+
+
+def kkt_merit(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
+    """(B,) a smooth stand-in for `kkt_error` of a batch, for training: 4-norms in place of the outer maxima.
+
+    It is between the error and sqrt(length) times it, and has a finite derivative everywhere.
+    """
+    relative = [_smooth(v) / (1 + size) for v, size in _conditions(program, x, y, s).values()]
+    return _smooth(torch.stack(relative, dim=1))
+
+
+def _smooth(t: Tensor) -> Tensor:
+    """(B,) 4-norm of the rows; its derivative is 0 where they vanish."""
+    largest = _norm(t.detach())[:, None]
+    unit = t / torch.where(largest > 0, largest, torch.ones_like(largest))  # no overflow, no underflow
+    fourth = (unit**4).sum(1)
+    positive = fourth > 0
+    return largest[:, 0] * torch.where(positive, torch.where(positive, fourth, torch.ones_like(fourth)) ** 0.25, 0.0)
 
 
 def _norm(t: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,6 +90,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         rho_x: weight of x, > 0.
         tau_factor: weight of tau (SCS: 10), > 0. Large values behave as tau fixed at 1.
         error_weights: (absolute, relative), >= 0 and not both 0.
+        features: width of `featurize` where it is known beforehand, see `feature_count`; 0 where it is not.
 
     Raises:
         ValueError: an argument outside its range, unknown cones.
@@ -116,6 +118,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         rho_x: float = 1e-6,
         tau_factor: float = 10.0,
         error_weights: tuple[float, float] = (1.0, 1.0),
+        features: int = 0,
     ) -> None:
         positive = {"scale": scale, "zero_cone_factor": zero_cone_factor, "rho_x": rho_x, "tau_factor": tau_factor}
         for name, value in positive.items():
@@ -133,6 +136,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         self.scale, self.zero_cone_factor, self.rho_x, self.tau_factor = scale, zero_cone_factor, rho_x, tau_factor
         self.signature = Signature(
             size=n + self.m + 1,
+            features=features,
             traits=frozenset({"nonexpansive", "averaged", "homogeneous"}),
             averagedness=alpha / 2,
             coordinates={
@@ -147,8 +151,8 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     @classmethod
     def of(cls, program: ConeProgram, **settings: Any) -> SCS:
-        """The map for programs of this one's size and cones; `settings` as for the constructor."""
-        return cls(program.n, program.cones, **settings)
+        """The map for programs like this one: its size, its cones, and shared what it shares."""
+        return cls(program.n, program.cones, features=feature_count(program), **settings)
 
     def faults(self, problem: ConeProgram) -> dict[str, Tensor]:
         """A P that is not symmetric, or not positive semidefinite."""
@@ -204,9 +208,13 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         return Context(rows, _Shared(A, P, system) if shared else _Shared(None, None, None), problem)
 
     def featurize(self, context: Context) -> Tensor:
-        """(B, k) the scaled data, flattened: b, c and, where they vary, A and P."""
-        data = context.rows.data
-        return torch.cat([t.flatten(1) for t in (data.b, data.c, data.A, data.P) if t is not None], dim=1)
+        """(B, k) the scaled data, flattened: b, c and, where they vary, the stored entries of A and P."""
+        data, problem = context.rows.data, context.problem
+        parts = [data.b, data.c]
+        for name, part in (("A", data.A), ("P", data.P)):
+            if part is not None and getattr(problem, name).ndim == 3:
+                parts.append(part[:, *(torch.from_numpy(index) for index in np.nonzero(problem.stored[name]))])
+        return torch.cat(parts, dim=1)
 
     def initial(self, context: Context) -> Tensor:
         """The state after SCS's iteration 0 from (0, 0, 1): no linear solve is needed for it."""
@@ -221,6 +229,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         """V scaled to length sqrt(n + m + 1); 0 stays 0."""
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return x * (self.signature.size**0.5 / torch.where(length > 0, length, torch.ones_like(length)))
+
+    def normalized(self, x: Tensor, context: Context) -> Tensor:
+        """(B, n + m) v / v_tau without its last entry; inf where v_tau vanishes or is negative (kappa > 0)."""
+        tau = x[:, -1:]
+        there = tau > TAU_FLOOR * torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return torch.where(there, x[:, :-1] / torch.where(there, tau, torch.ones_like(tau)), torch.inf)
 
     def metric(self, context: Context) -> Tensor:
         """R."""
@@ -301,6 +315,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         q = torch.where(b > 0, -(b + root) / 2, torch.ones_like(a))
         stable = torch.where(b > 0, c / q, (root - b) / (2 * a))
         return torch.where(real, stable, -b / (2 * a))
+
+
+def feature_count(program: ConeProgram) -> int:
+    """The width of `SCS.featurize` for programs that share what this one shares."""
+    varying = [name for name in ("A", "P") if getattr(program, name) is not None and getattr(program, name).ndim == 3]
+    return program.m + program.n + sum(int(program.stored[name].sum()) for name in varying)
 
 
 def _batch_axis(problem: ConeProgram) -> tuple[Tensor, Tensor | None]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from fixedpoint import ProblemFamily
+from fixedpoint import ProblemFamily, solve
 from fixedpoint.evaluation import Peer
 from fixedpoint.settings import Setting
-from maps.scs.kkt import kkt_error
+from maps.scs.kkt import kkt_error, kkt_merit
 from maps.scs.map import SCS, ConicPoint
 from maps.scs.peer import ScsWheel
 from maps.scs.program import ConeProgram
+
+PAPER = {"rho_x": 1e-3, "scale": 1.0, "zero_cone_factor": 1.0, "tau_factor": 1.0, "alpha": 1.5}
+"""The metric of SCS 2, which the neural-acceleration paper ran: every R_y = 1."""
 
 
 class ConicFamily(ProblemFamily):
@@ -26,6 +30,22 @@ class ConicFamily(ProblemFamily):
     def error(self, problem: ConeProgram, output: ConicPoint, residual: Tensor) -> Tensor:
         """(B,) `kkt_error`."""
         return kkt_error(problem, *output)
+
+    def merit(self, problem: ConeProgram, output: ConicPoint, residual: Tensor) -> Tensor:
+        """(B,) `kkt_merit`."""
+        return kkt_merit(problem, *output)
+
+    def solutions(self, problem: ConeProgram) -> Tensor:
+        """(B, n) fixed points of this family's map, from the map itself, solved to 1e-9.
+
+        Raises:
+            ArithmeticError: an instance was not solved; the message names it.
+        """
+        solution = solve(self.map, problem, "safeguarded", tolerance=1e-9, max_evaluations=20_000)
+        if not bool(solution.converged.all()):
+            row = int((~solution.converged).to(torch.int8).argmax())
+            raise ArithmeticError(f"solutions: instance {row} ended {solution.statuses[row].name} short of 1e-9")
+        return solution.x
 
     def peers(self) -> list[Peer]:
         """The scs package as it comes."""

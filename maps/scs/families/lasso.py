@@ -14,7 +14,7 @@ import torch
 
 from fixedpoint import Choice
 from fixedpoint.settings import Setting
-from maps.scs.families.conic import ConicFamily
+from maps.scs.families.conic import PAPER, ConicFamily
 from maps.scs.map import SCS
 from maps.scs.program import ConeProgram
 
@@ -22,28 +22,45 @@ from maps.scs.program import ConeProgram
 class Lasso(ConicFamily):
     """Random Lassos as in the paper: X ~ N(0, 1), 5 of 50 true coefficients, noise 0.1, lambda = 0.1 ||X'Y||_inf.
 
+    The setting "paper" is the neural-acceleration paper's: conic form in the metric of SCS 2.
+
     Args:
         form: "quadratic" (the squares in P; n = m = 200) or "conic" (in second-order cones; n = 102, m = 204, the
             paper's).
+        noise: standard deviation of the noise.
+        nonzeros: true coefficients that are not zero, 0 to 50.
+        size: standard deviation of these.
         **settings: arguments of `SCS`.
 
     Raises:
-        ValueError: an unknown form.
+        ValueError: an unknown form, a number of coefficients out of range, a negative noise or size.
     """
 
     needs = ("cvxpy", "scs")
     tunable: ClassVar[Mapping[str, Setting]] = {"form": Choice(("quadratic", "conic")), **SCS.tunable}
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "noise x2": {"noise": 0.2},
+        "nonzeros x2": {"nonzeros": 10},
+        "size x2": {"size": 2.0},
+    }
 
-    def __init__(self, form: str = "quadratic", **settings: Any) -> None:
+    def __init__(
+        self, form: str = "quadratic", noise: float = 0.1, nonzeros: int = 5, size: float = 1.0, **settings: Any
+    ) -> None:
         if form not in ("quadratic", "conic"):
             raise ValueError(f'form: expected "quadratic" or "conic", got {form!r}')
-        self.form = form
-        template = self._programs([_draw(torch.Generator().manual_seed(0))])
+        if not 0 <= nonzeros <= 50:
+            raise ValueError(f"nonzeros: expected a whole number from 0 to 50, got {nonzeros!r}")
+        if not noise >= 0 or not size >= 0:
+            raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")
+        self.form, self.noise, self.nonzeros, self.size = form, noise, nonzeros, size
+        template = self._programs([self._draw(torch.Generator().manual_seed(0))])
         self.map = SCS.of(template, **settings)
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
         """A batch of programs, float64; A, b and c vary."""
-        return self._programs([_draw(generator) for _ in range(batch)])
+        return self._programs([self._draw(generator) for _ in range(batch)])
 
     def _programs(self, draws: list[tuple[np.ndarray, np.ndarray, float]]) -> ConeProgram:
         problem, parameters, options = _template(self.form)
@@ -62,15 +79,14 @@ class Lasso(ConicFamily):
             cones={"z": dims.zero, "l": dims.nonneg, "q": dims.soc},
         )
 
-
-def _draw(generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, float]:
-    """(X, Y, lambda) of one instance."""
-    X, beta, noise = (
-        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((100, 50), (50,), (100,))
-    )
-    beta[torch.randperm(50, generator=generator)[:45]] = 0
-    Y = X @ beta + 0.1 * noise
-    return X.numpy(), Y.numpy(), 0.1 * float((X.mT @ Y).abs().max())
+    def _draw(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+        """(X, Y, lambda) of one instance."""
+        X, beta, noise = (
+            torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((100, 50), (50,), (100,))
+        )
+        beta[torch.randperm(50, generator=generator)[: 50 - self.nonzeros]] = 0
+        Y = X @ (self.size * beta) + self.noise * noise
+        return X.numpy(), Y.numpy(), 0.1 * float((X.mT @ Y).abs().max())
 
 
 @cache

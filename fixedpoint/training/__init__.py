@@ -1,0 +1,85 @@
+"""Training: from a family of problems and a learned accelerator to weights that anybody can load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fixedpoint import checkpoint, composition
+from fixedpoint.evaluation import revision, versions
+from fixedpoint.protocol import Accelerator, ProblemFamily
+from fixedpoint.registry import families
+from fixedpoint.training.plan import Plan
+from fixedpoint.training.run import TRAINED, Folder
+from fixedpoint.training.trainer import Report, Trainer, TrainingError
+
+__all__ = ["TRAINED", "Plan", "Report", "TrainingError", "train"]
+
+
+def train(
+    family: str | ProblemFamily,
+    accelerator: str | Accelerator,
+    *,
+    family_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    out: str | Path | None = None,
+    report: Callable[[Report], Any] | None = None,
+    **plan: Any,
+) -> Accelerator:
+    """Train a learned accelerator on a family of problems.
+
+    Args:
+        family: a registered name, or a family.
+        accelerator: an expression of registered names such as "gru" or "warm-start+anderson-2" (then it is trained
+            inside a safeguard that stands aside meanwhile), or an accelerator, trained as it is and in place.
+        family_options: constructor arguments of a family given by name, its map's settings among them.
+        options: constructor arguments of the parts of an expression, by name: {"gru": {"hidden": 64}}.
+        out: the run's folder (see `fixedpoint.training.run`); an interrupted run goes on from it. None: no files.
+        report: called after every update with a `Report`.
+        **plan: fields of `Plan`: loss, horizon, updates, batch, instances, learning_rate, seed, ...
+
+    Returns:
+        The accelerator with the weights of the best validation, its `provenance` filled in.
+
+    Raises:
+        ValueError: arguments out of range, an accelerator with nothing to learn, a loss that needs solutions the
+            family does not have, a folder of another run.
+        TypeError: unknown fields of the plan.
+        TrainingError: a loss that is not finite.
+    """
+    asked = Plan(**plan)
+    settings = dict(family_options or {})
+    named = {"name": family if isinstance(family, str) else None, "options": settings}
+    if isinstance(family, str):
+        family = families.create(family, **settings)
+    elif family_options:
+        raise ValueError("family_options: these belong to a family given by name")
+    if not isinstance(family, ProblemFamily):
+        raise TypeError(f"family: expected a ProblemFamily or a registered name, got {family!r}")
+    if isinstance(accelerator, str):
+        accelerator = composition.compose(accelerator, options)
+    elif options:
+        raise ValueError("options: these belong to an accelerator given by name")
+    bound = accelerator.bind(family.map.signature)
+    described = composition.describe(bound)
+    folder = None
+    if out is not None:
+        content = {"family": named, "signature": family.map.signature.hash, **described, "plan": asked.to_json()}
+        folder = Folder(Path(out), content)
+    trainer = Trainer(family, bound, asked, folder, report)
+    trained = trainer.run()
+    progress = trainer.progress
+    trained.provenance = {
+        "family": named,
+        "plan": asked.to_json(),
+        "updates": progress.update,
+        "best_update": progress.best_update,
+        "score": progress.best,
+        "minutes": round(progress.seconds / 60, 3),
+        "versions": versions(),
+        "revision": revision(),
+    }
+    if folder is not None:
+        checkpoint.save(trained, folder.path / TRAINED)
+    return trained
