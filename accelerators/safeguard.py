@@ -1,19 +1,27 @@
 """A safeguard around any accelerator: it may help, it cannot hurt for long.
 
-The wrapper watches the residual norm of what the inner accelerator proposes. An instance has a budget of evaluations
-that may fail to improve on its best residual: `allowance` to begin with, and `share` earned back by every evaluation
-that improves. While the budget lasts, proposals are followed, ups and downs included; when it is spent, or when a
-proposal is much worse than the best point or not finite, the instance goes back to the plain f(x) of its best point and
-takes plain steps until it has earned the next trial. So an accelerator that never helps wastes at most
+The account. The wrapper watches the residual norm of what the inner accelerator proposes. An instance has a budget of
+evaluations that may fail to improve on its best residual: `allowance` to begin with, and `share` earned back by every
+evaluation that improves. While the budget lasts, proposals are followed, ups and downs included; when it is spent, or
+when a proposal is much worse than the best point or not finite, the instance goes back to the plain f(x) of its best
+point and takes plain steps until it has earned the next trial. So an accelerator that never helps wastes at most
 allowance + share * (improving evaluations), and the instance converges wherever the plain map does.
 
+The gate. A learned start or step can do harm that no later residual shows: a bad start far along a slow direction is
+plain progress from then on. So while an accelerator's learned parts have their say (`Accelerator.trial`), every
+residual must be what it was in training, within `MARGIN`; the first that is not sends the instance back to its cold
+start, from where it goes on as if nothing had been learned. What is usual is measured by `calibrate` after training and kept with
+the weights. An accelerator that was never calibrated is trusted for as long as the residual falls by `DOUBT` with every
+evaluation, from that of the cold start, which is evaluated first.
+
 Sources of the idea: safeguarding by a residual budget in Zhang, O'Donoghue & Boyd (2020) and in Heaton et al. (2023);
-the account of evaluations, which also bounds the cost, is ours.
+the account of evaluations, which also bounds the cost, and the gate are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -22,15 +30,24 @@ from torch import Tensor, nn
 from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
-from fixedpoint.iterate import freeze
+from fixedpoint.iterate import concrete, freeze
 from fixedpoint.learned import rebuilt
 from fixedpoint.settings import Setting
+
+MARGIN = 1.5
+"""How far above the largest residual of the calibration one may be."""
+DOUBT = 0.7
+"""Factor by which the residual must fall with every evaluation that an uncalibrated accelerator has a say in."""
 
 
 class SafeguardState(NamedTuple):
     """The account of each instance, beside the inner accelerator's state."""
 
     inner: Any
+    cold: Tensor
+    """(B, n) the cold start; f there once it was evaluated."""
+    start: Tensor
+    """(B, n) the inner start."""
     fallback: Tensor
     """(B, n) f at the best point so far."""
     best: Tensor
@@ -39,12 +56,17 @@ class SafeguardState(NamedTuple):
     """(B,) evaluations that may still fail to improve."""
     proposed: Tensor
     """(B,) bool, whether the current point is a proposal of the inner accelerator."""
+    seen: Tensor
+    """(B,) int64, evaluations since the inner start; -1 while the cold start is evaluated first. Beyond the trial: the
+    gate is behind."""
+    first: Tensor
+    """(B,) residual norm at the cold start, where it was evaluated first."""
     metric: Tensor
     """(B, n) diagonal metric of the residual norm."""
 
 
 class Safeguarded(nn.Module, Accelerator):
-    """Follow `inner` while its budget lasts, else the plain map.
+    """Follow `inner` while its budget lasts and its learned parts behave as in training, else the plain map.
 
     Args:
         inner: an accelerator, or the registered name of one (then `options` are its arguments).
@@ -61,6 +83,8 @@ class Safeguarded(nn.Module, Accelerator):
     """
 
     tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable  # of the default inner accelerator
+    usual: Tensor
+    """(trial + 1,) the largest residual norms of the calibration, evaluation by evaluation; negative before it."""
 
     def __init__(
         self,
@@ -87,47 +111,106 @@ class Safeguarded(nn.Module, Accelerator):
         super().__init__()
         self.inner, self.allowance, self.share, self.growth = inner, allowance, share, growth
         self.signature, self.uses_features = inner.signature, inner.uses_features
-        self.eval()
+        self.trial = inner.trial
         self.laws = frozenset({"safeguarded"}) | inner.laws & {"scale-invariant", "rotation-invariant"}
+        if inner.trial is not None:
+            self.register_buffer("usual", torch.full((inner.trial + 1,), -1.0, dtype=torch.float64))
+        self.eval()
 
     def bind(self, signature: Signature) -> Accelerator:
         """The inner accelerator bound."""
         inner = self.inner.bind(signature)
         return self if inner is self.inner else rebuilt(self, inner=inner)
 
+    def calibrate(self, sizes: Tensor) -> None:
+        """Take note of what is usual: residual norms (T, N) of N instances, evaluation by evaluation, T > trial."""
+        if self.inner.trial is not None:
+            self.usual.copy_(sizes[: self.inner.trial + 1].amax(1))
+
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, SafeguardState]:
-        """The inner start; the cold one where it is not finite."""
+        """The inner start; the cold one where it is not finite, and first of all for an uncalibrated accelerator."""
         x1, inner = self.inner.init(x0, features, metric)
-        finite = torch.isfinite(x1).all(1)
-        return torch.where(finite[:, None], x1, x0), SafeguardState(
+        seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
+        start = freeze(torch.isfinite(x1).all(1), x1, x0)
+        if self.inner.trial is not None and not self.training:
+            seen = torch.where(self.usual[0] < 0, seen - 1, seen)
+        return freeze(seen < 0, x0, start), SafeguardState(
             inner=inner,
+            cold=x0,
+            start=start,
             fallback=x0,
             best=torch.full_like(x0[:, 0], torch.inf),
             budget=torch.full_like(x0[:, 0], self.allowance),
-            proposed=torch.zeros_like(finite),
+            proposed=torch.zeros_like(seen, dtype=torch.bool),
+            seen=seen,
+            first=torch.full_like(x0[:, 0], torch.inf),
             metric=torch.ones_like(x0) if metric is None else metric.expand_as(x0),
         )
 
     def step(self, at: Evaluation, state: SafeguardState) -> tuple[Tensor, SafeguardState]:
-        """Settle the account of this evaluation, then follow the proposal or the plain map."""
+        """Follow the proposal or the plain map, as the account says; while there is a trial, as the gate says."""
         size = torch.sqrt((state.metric * at.residual * at.residual).sum(1))
         finite = torch.isfinite(size) & torch.isfinite(at.fx).all(1)
+        proposal, inner = self.inner.step(at, state.inner)
+        inner = leaves.transform(partial(freeze, ~finite), state.inner, inner)  # nothing is learned from such a point
+        before, state = state, state._replace(inner=inner)
+        if self.training:
+            return proposal, state
+        following, settled = self._account(at, state, size, finite, proposal)
+        last = -1 if self.inner.trial is None else self.inner.trial
+        if self.inner.trial is None or (concrete(state.seen) and bool((state.seen > last).all())):
+            return following, settled
+        return self._gate(at, before, size, proposal, following, settled)
+
+    def _account(
+        self, at: Evaluation, state: SafeguardState, size: Tensor, finite: Tensor, proposal: Tensor
+    ) -> tuple[Tensor, SafeguardState]:
+        """The next point and state by the account alone."""
         improved = finite & (size < state.best)
         failed = state.proposed & ~improved
         budget = state.budget + torch.where(improved, self.share, 0.0) - torch.where(failed, 1.0, 0.0)
-        best = torch.where(improved, size, state.best)
-        fallback = torch.where(improved[:, None], at.fx, state.fallback)
-
-        proposal, inner = self._propose(at, state.inner, finite)
-        if self.training:
-            return proposal, state._replace(inner=inner)
+        fallback = freeze(improved, at.fx, state.fallback)
         rejected = ~finite | (state.proposed & (failed & (budget < 1) | (size > self.growth * state.best)))
         usable = ~rejected & (budget >= 1) & torch.isfinite(proposal).all(1)
-        plain = torch.where(rejected[:, None], fallback, at.fx)
-        following = torch.where(usable[:, None], proposal, plain)
-        return following, SafeguardState(inner, fallback, best, budget, usable, state.metric)
+        plain = freeze(rejected, fallback, at.fx)
+        return freeze(usable, proposal, plain), state._replace(
+            fallback=fallback,
+            best=torch.where(improved, size, state.best),
+            budget=budget,
+            proposed=usable,
+            seen=state.seen + 1,
+        )
 
-    def _propose(self, at: Evaluation, state: Any, finite: Tensor) -> tuple[Tensor, Any]:
-        """The inner step; instances at a point that is not finite keep their inner state."""
-        proposal, stepped = self.inner.step(at, state)
-        return proposal, leaves.transform(lambda old, new: freeze(~finite, old, new), state, stepped)
+    def _gate(
+        self,
+        at: Evaluation,
+        before: SafeguardState,
+        size: Tensor,
+        proposal: Tensor,
+        following: Tensor,
+        settled: SafeguardState,
+    ) -> tuple[Tensor, SafeguardState]:
+        """The same for instances whose trial is not over; the others are settled already."""
+        last = self.usual.shape[0] - 1
+        door, beyond = before.seen < 0, before.seen > last
+        usual = self.usual[before.seen.clamp(0, last)].to(size.dtype)
+        doubt = before.first * DOUBT ** (before.seen + 1).to(size.dtype)
+        failed = ~door & ~beyond & ~(size <= torch.where(usual < 0, doubt, MARGIN * usual))
+        untouched = ~door & ~failed
+
+        following = freeze(beyond, following, freeze(torch.isfinite(proposal).all(1), proposal, at.fx))
+        following = freeze(door, before.start, freeze(failed, before.cold, following))
+        settled = settled._replace(
+            inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
+            cold=freeze(door, at.fx, before.cold),
+            fallback=freeze(failed, before.cold, settled.fallback),
+            best=torch.where(failed, before.first, settled.best),
+            budget=torch.where(beyond, settled.budget, self.allowance),
+            proposed=torch.where(beyond, settled.proposed, untouched & (before.seen == last)),
+            seen=torch.where(failed, last + 1, settled.seen),
+            first=torch.where(door, size, before.first),
+        )
+        if not concrete(failed) or bool(failed.any()):
+            fresh = self.inner.cold(before.cold, before.metric)
+            settled = settled._replace(inner=leaves.transform(partial(freeze, failed), fresh, settled.inner))
+        return following, settled

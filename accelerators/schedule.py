@@ -52,12 +52,13 @@ class Schedule(nn.Module, Accelerator):
                 raise TypeError(f"parts: expected accelerators or registered names, got {part!r}")
             if isinstance(part, nn.Module):
                 self.add_module(f"part{index}", part)
-        self.steps = [getattr(part, "steps", None) for part in self.parts[:-1]] if steps is None else list(steps)
-        if len(self.steps) != len(self.parts) - 1 or not all(_is_count(count) for count in self.steps):
+        given: list[Any] = [getattr(part, "steps", None) for part in self.parts[:-1]] if steps is None else list(steps)
+        if len(given) != len(self.parts) - 1 or not all(_is_count(count) for count in given):
             raise ValueError(
                 f"steps: expected a whole number >= 0 for each of the {len(self.parts) - 1} part(s) before the last, "
-                f"got {self.steps}"
+                f"got {given}"
             )
+        self.steps: list[int] = given
         self.uses_features = any(part.uses_features for part in self.parts)
         self.signature = next((part.signature for part in self.parts if part.signature is not None), None)
         self.eval()
@@ -75,6 +76,17 @@ class Schedule(nn.Module, Accelerator):
             x, state = part.init(x, features if part.uses_features else None, metric)
             states.append(state)
         return x, ScheduleState(torch.zeros_like(x0[:, 0], dtype=torch.int64), tuple(states))
+
+    @property
+    def trial(self) -> int | None:  # type: ignore[override]
+        """Until the last learned part's turn is over."""
+        ends = [*accumulate(self.steps), sum(self.steps) + (self.parts[-1].trial or 0)]
+        return max([end for part, end in zip(self.parts, ends, strict=True) if part.trial is not None], default=None)
+
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> ScheduleState:
+        """At the turn of the last part."""
+        seen = torch.full_like(x0[:, 0], sum(self.steps), dtype=torch.int64)
+        return ScheduleState(seen, tuple(part.cold(x0, metric) for part in self.parts))
 
     def step(self, at: Evaluation, state: ScheduleState) -> tuple[Tensor, ScheduleState]:
         """What the part whose turn it is proposes."""

@@ -18,6 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fixedpoint import composition, files
+from fixedpoint.learned import Learned
 from fixedpoint.protocol import Accelerator, Signature
 from fixedpoint.registry import RegistryError
 
@@ -33,20 +34,20 @@ def save(accelerator: Accelerator, path: str | Path) -> Path:
         path: the file, usually NAME.safetensors; folders are made.
 
     Raises:
-        ValueError: a learned accelerator without a signature, weights that are not finite.
+        ValueError: a learned accelerator without a signature, weights that are not finite or cannot be reached.
         RegistryError: an accelerator that is not registered; TypeError: arguments that are not plain data.
         OSError: the file cannot be written.
     """
     path = Path(path)
-    weights = {name: t.detach().contiguous() for name, t in _weights(accelerator).items()}
+    description = composition.describe(accelerator)
+    _check_parts(accelerator)
+    weights = {name: t.detach().clone().contiguous() for name, t in _weights(accelerator).items()}
     if bad := [name for name, t in weights.items() if not bool(torch.isfinite(t).all())]:
         raise ValueError(f"accelerator: {bad[0]} is not finite; such weights are not worth keeping")
     signature = accelerator.signature
-    if signature is None and isinstance(accelerator, nn.Module) and _unbuilt(accelerator):
-        raise ValueError("accelerator: made without a signature, so it has no weights yet; `bind` builds it")
     spec = {
         "format": FORMAT,
-        **composition.describe(accelerator),
+        **description,
         "signature": None if signature is None else {**signature.to_json(), "hash": signature.hash},
         "provenance": None if accelerator.provenance is None else dict(accelerator.provenance),
     }
@@ -72,6 +73,8 @@ def load(path: str | Path) -> Accelerator:
         with torch.device("meta"):  # nothing is allocated before the file has shown that it holds as much
             accelerator = composition.build(description, signature)
         accelerator.provenance = spec["provenance"]
+        if not isinstance(accelerator.provenance, dict | None):
+            raise TypeError(f"provenance: expected an object, got {accelerator.provenance!r}")
     except RegistryError as error:
         raise RegistryError(f"checkpoint {path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
@@ -94,8 +97,20 @@ def _weights(accelerator: Accelerator) -> dict[str, Tensor]:
     return dict(accelerator.state_dict()) if isinstance(accelerator, nn.Module) else {}
 
 
-def _unbuilt(module: nn.Module) -> bool:
-    return any(isinstance(m, Accelerator) and m.signature is None and not m.state_dict() for m in module.modules())
+def _check_parts(accelerator: Accelerator) -> None:
+    """Refuse learned parts that have no weights yet, or whose weights the accelerator does not own as a module."""
+    owned = set(accelerator.modules()) if isinstance(accelerator, nn.Module) else set()
+    for part in composition.parts(accelerator):
+        if isinstance(part, Learned) and part.signature is None:
+            raise ValueError(
+                f"accelerator: {type(part).__name__} was made without a signature, so it has no weights yet; "
+                "`bind` builds it"
+            )
+        if isinstance(part, Learned) and part not in owned:
+            raise ValueError(
+                f"accelerator: {type(accelerator).__name__} holds a {type(part).__name__} but not its weights; what "
+                "holds learned accelerators must be a torch.nn.Module"
+            )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

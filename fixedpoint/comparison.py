@@ -7,6 +7,7 @@ Where things are found (FAMILY stands for the family's name, or FAMILY.SETTING i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -130,7 +131,7 @@ def configure(family: str, accelerator: str, settings: Path | None, setting: str
     """
     weights = trained_files(family, setting).get(accelerator)
     if weights is not None:
-        return _trained(family, weights)
+        return _trained(family, weights, setting)
     if _has_weights(accelerator):
         return _fitted(family, accelerator, settings, setting)
     tuned = (
@@ -151,11 +152,15 @@ def configure(family: str, accelerator: str, settings: Path | None, setting: str
     return Configured(bound, method, options)
 
 
-def _trained(family: str, path: Path) -> Configured:
+def _trained(family: str, path: Path, setting: str | None) -> Configured:
     method = checkpoint.load(path)
     found = (method.provenance or {}).get("family", {})
     if found.get("name") != family:
         raise ValueError(f"checkpoint {path}: trained on family {found.get('name')!r}, not {family!r}")
+    fixed = json.loads(json.dumps(setting_options(family, setting)))
+    if wrong := [name for name in fixed if found["options"].get(name) != fixed[name]]:
+        given = f"{wrong[0]}={found['options'].get(wrong[0])!r}"
+        raise ValueError(f"checkpoint {path}: trained with {given}, not {fixed[wrong[0]]!r} as in {setting!r}")
     bound = families.create(family, **found["options"])
     try:
         method = method.bind(bound.map.signature)

@@ -7,7 +7,7 @@ arguments can be described, so that reading a description runs no foreign code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fixedpoint.learned import options as arguments
@@ -52,6 +52,15 @@ def describe(accelerator: Accelerator) -> dict[str, Any]:
     """
     kept = {name: _encoded(value, name) for name, value in arguments(accelerator).items() if name != "signature"}
     return {"accelerator": accelerators.name_of(type(accelerator)), "options": kept}
+
+
+def parts(held: object) -> Iterator[Accelerator]:
+    """The accelerators in an argument: itself, those in a list, and in turn what these have as arguments."""
+    if isinstance(held, Accelerator):
+        yield held
+        held = list(arguments(held).values())
+    for entry in held if isinstance(held, list | tuple) else []:
+        yield from parts(entry)
 
 
 def build(description: Any, signature: Signature | None, depth: int = 0) -> Accelerator:

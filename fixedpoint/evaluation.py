@@ -222,8 +222,8 @@ def evaluations_to(target: float, evaluations: np.ndarray, errors: np.ndarray) -
 def score(errors: np.ndarray, steps: int) -> float:
     """What tuning and training minimise, from errors (T, B), by evaluations to `AIM`.
 
-    It is the mean of their median and 90th percentile, plus a tenth of the same for a tenth of the aim. A hundredth of the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades
-    it is away.
+    It is the mean of their median and 90th percentile, plus a tenth of the same for a tenth of the aim. A hundredth of
+    the mean breaks ties. An instance that did not get there counts as twice the steps, plus the decades it is away.
     """
     grid = np.arange(1, errors.shape[0] + 1)
     total = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,14 @@ class Examples(NamedTuple):
     """(N, n) fixed points; given to accelerators that say `needs_solutions`."""
 
 
+@runtime_checkable
+class Calibrated(Protocol):
+    """A module that wants to know what is usual for the accelerator that it holds, once this is trained."""
+
+    def calibrate(self, sizes: Tensor) -> None:
+        """Residual norms (T, N) in the map's metric, evaluation by evaluation, on N validation instances."""
+
+
 class Learned(nn.Module, Accelerator):
     """A module built for the maps of one signature; without a signature it is a plan that `bind` carries out.
 
@@ -42,12 +50,23 @@ class Learned(nn.Module, Accelerator):
         seed: of the initial weights.
     """
 
+    steps: int
+    """Evaluations whose step is learned; 0 for a learned start alone."""
     needs_solutions: ClassVar[bool] = False
     """Whether `fit` needs `Examples.solutions`."""
 
     def __init__(self, signature: Signature | None = None, seed: int = 0) -> None:
         super().__init__()
         self.signature, self.seed = signature, seed
+
+    @property
+    def trial(self) -> int:  # type: ignore[override]
+        """As long as its steps are learned."""
+        return self.steps
+
+    @abstractmethod
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> object:
+        """See `Accelerator.cold`: beyond the learned steps."""
 
     @abstractmethod
     def build(self, signature: Signature) -> None:

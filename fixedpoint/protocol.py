@@ -188,6 +188,8 @@ class Accelerator(ABC):
     observant: ClassVar[bool] = False
     """Whether evaluations at points that others chose are of use to it (a history of secants, say): a schedule then
     shows it all of them from the start."""
+    trial: int | None = None
+    """Evaluations from the start after which nothing learned has a say; None: nothing is learned at all."""
     laws: frozenset[str] = frozenset()
     """Further promises, of a class or of one instance, that `check_accelerator` tests: "scale-invariant";
     "rotation-invariant"; "finite-termination" (an affine map of dimension d <= `memory` is solved by evaluation d + 2);
@@ -217,6 +219,10 @@ class Accelerator(ABC):
     @abstractmethod
     def step(self, at: Evaluation, state: Any) -> tuple[Tensor, Any]:
         """(next x (B, n), next state) after one evaluation."""
+
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> Any:
+        """The state for starting at x0 as if nothing had been learned, shaped as `init`'s. Default: `init`'s own."""
+        return self.init(x0, None, metric)[1]
 
 
 class ProblemFamily(ABC):

@@ -97,7 +97,7 @@ class Registry:
         """
         value = f"{plugin.__module__}:{plugin.__qualname__}"
         for name, point in self._points().items():
-            if point.value == value or (point.attr == plugin.__qualname__ and self.load(name) is plugin):
+            if point.value == value or (point.attr == plugin.__qualname__ and self._loads(name) is plugin):
                 return name
         raise RegistryError(f"{value} is not a registered {self._one()}: give its package an entry point")
 
@@ -105,7 +105,10 @@ class Registry:
         """The folders of the packages that register plug-ins here, sorted; they may ship data beside their code."""
         found = set()
         for point in self._points().values():
-            spec = importlib.util.find_spec(_top(point))
+            try:
+                spec = importlib.util.find_spec(_top(point))
+            except ValueError:  # a module without a spec, made by hand
+                continue
             found |= {Path(place) for place in (spec.submodule_search_locations if spec else None) or []}
         return sorted(found)
 
@@ -132,6 +135,13 @@ class Registry:
             summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0].replace("\n", " ")
             rows.append(Description(name, summary, _options(plugin), origin, _needs(plugin)))
         return rows
+
+    def _loads(self, name: str) -> Callable[..., Any] | None:
+        """As `load`; None for a plug-in that cannot be loaded."""
+        try:
+            return self.load(name)
+        except RegistryError:
+            return None
 
     def _points(self) -> dict[str, EntryPoint]:
         points: dict[str, EntryPoint] = {}

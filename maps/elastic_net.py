@@ -64,6 +64,7 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
         averagedness = 1 / (2 - step / 2)
         self.signature = Signature(
             size=size,
+            features=2 * size + 2,
             traits=frozenset({"nonexpansive", "averaged"}),
             averagedness=averagedness,
             coordinates={"map": "elastic-net", "beta": beta},
@@ -98,6 +99,17 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
             shared=A if shared else None,
             problem=problem,
         )
+
+    def featurize(self, context: Context) -> Tensor:
+        """(B, 2 n + 2) what the first steps are made of: t A'b, t diag(A'A), t mu, t ||A'b||_inf.
+
+        A itself is left out: n^2 numbers of which a network makes little.
+        """
+        rows, t = context.rows, context.rows.length[:, None]
+        A = rows.A if context.shared is None else context.shared
+        pull = (rows.b[:, None] @ A)[:, 0]
+        squares = (A * A).sum(-2).expand_as(pull)
+        return torch.cat([t * pull, t * squares, t * rows.mu[:, None], t * rows.scale[:, None]], dim=1)
 
     def initial(self, context: Context) -> Tensor:
         """Zero."""
@@ -138,15 +150,30 @@ class RandomElasticNet(ProblemFamily):
 
     Args:
         size: m = n.
+        noise: standard deviation of the noise in b.
+        density: expected share of true coefficients that are not zero, in [0, 1].
+        spread: standard deviation of these.
         **settings: arguments of `ElasticNet`, with beta > 0.
 
     Raises:
-        ValueError: beta = 0, or as `ElasticNet`.
+        ValueError: beta = 0, a density outside [0, 1], a negative noise or spread, or as `ElasticNet`.
     """
 
     tunable: ClassVar[Mapping[str, Setting]] = ElasticNet.tunable
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "noise x2": {"noise": 0.2},
+        "density x2": {"density": 0.2},
+        "size x2": {"spread": 2.0},
+    }
 
-    def __init__(self, size: int = 25, **settings: Any) -> None:
+    def __init__(
+        self, size: int = 25, noise: float = 0.1, density: float = 0.1, spread: float = 1.0, **settings: Any
+    ) -> None:
+        if not 0 <= density <= 1:
+            raise ValueError(f"density: expected a number in [0, 1], got {density!r}")
+        if not noise >= 0 or not spread >= 0:
+            raise ValueError(f"noise, spread: expected numbers >= 0, got {noise!r}, {spread!r}")
+        self.noise, self.density, self.spread = noise, density, spread
         self.map: ElasticNet = ElasticNet(size, **settings)
         if self.map.beta == 0:
             raise ValueError("beta: expected a number in (0, 1]: without an l1 penalty there is no largest useful mu")
@@ -156,8 +183,8 @@ class RandomElasticNet(ProblemFamily):
         n = self.map.signature.size
         A = torch.randn(batch, n, n, generator=generator, dtype=torch.float64)
         x = torch.randn(batch, n, generator=generator, dtype=torch.float64)
-        x = x * (torch.rand(batch, n, generator=generator, dtype=torch.float64) < 0.1)
+        x = self.spread * x * (torch.rand(batch, n, generator=generator, dtype=torch.float64) < self.density)
         noise = torch.randn(batch, n, generator=generator, dtype=torch.float64)
-        b = (A @ x[:, :, None])[:, :, 0] + 0.1 * noise
+        b = (A @ x[:, :, None])[:, :, 0] + self.noise * noise
         largest = (A.mT @ b[:, :, None])[:, :, 0].abs().amax(1) / self.map.beta
         return ElasticNetProblem(A, b, 0.001 * largest)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import fixedpoint as fp
 from fixedpoint import tuning
-from fixedpoint.cli import app
+from fixedpoint.cli.application import app
 from fixedpoint.report.table import WIDTH
 from tests import distributions, support
 from tests.support import Outcome

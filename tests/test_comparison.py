@@ -54,10 +54,10 @@ def test_settings_that_are_not_there_are_refused(folder: Path) -> None:
 
 def test_configuring_uses_what_the_file_has_for_this_accelerator(folder: Path) -> None:
     path = tuned(folder / "s.json", anderson_2=Tuned({"step": 1.5}, {"memory": 4}, 1.0))
-    family, method, options = configure("elastic-net", "anderson-2", path)
+    family, method, options, _ = configure("elastic-net", "anderson-2", path)
     assert (family.map.step, method.memory) == (1.5, 4)  # type: ignore[attr-defined]
     assert options == {"family": {"step": 1.5}, "accelerator": {"memory": 4}}
-    family, _, options = configure("elastic-net", "picard", path)
+    family, _, options, _ = configure("elastic-net", "picard", path)
     assert (family.map.step, options) == (1.8, {})  # type: ignore[attr-defined]
     assert configure("elastic-net", "anderson-2", None).options == {}
 

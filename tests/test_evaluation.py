@@ -21,6 +21,7 @@ from maps.scs.families.diabetes import DiabetesLasso
 from maps.scs.peer import ScsWheel
 
 IDENTITY = {"family": "affine", "form": "standard", "accelerator": "picard", "variant": "default"}
+IDENTITY |= {"setting": None, "shift": None, "training": None}
 SPENT = {"setup": 0.1, "map": 0.2, "accelerator": 0.3, "total": 0.6}
 
 
@@ -122,7 +123,7 @@ def test_a_record_has_the_fields_of_the_schema() -> None:
     assert set(made(np.ones((3, 2)))) == {
         *("family", "form", "accelerator", "variant", "peer", "instances", "seed", "steps", "error", "error_at"),
         *("evaluations_to", "ms_per_instance", "batch", "training", "shift", "status", "settings", "curve"),
-        *("versions", "revision"),
+        *("setting", "residual_at", "versions", "revision"),
     }
     assert made(np.ones((3, 2)))["batch"] == 2
     assert made(np.ones((3, 2)), peer=True)["batch"] == 1

@@ -25,13 +25,24 @@ LONG = "a-learned-warm-start-with-a-long-name+anderson-2"
 
 
 def row(
-    name: str = "picard", variant: str = "default", *, peer: bool = False, form: str = "standard", scale: float = 1.0
+    name: str = "picard",
+    variant: str = "default",
+    *,
+    peer: bool = False,
+    form: str = "standard",
+    scale: float = 1.0,
+    setting: str | None = None,
+    shift: str | None = None,
+    training: dict[str, Any] | None = None,
+    residuals: bool = False,
 ) -> dict[str, Any]:
     """A record of 60 evaluations of 5 instances; the error falls by 0.8 per evaluation, `scale` times."""
     identity = {"family": "affine", "form": form, "accelerator": name, "variant": variant, "peer": peer}
+    identity |= {"setting": setting, "shift": shift, "training": training}
     errors = scale * np.outer(0.8 ** np.arange(60), np.arange(1, 6))
     spent = {"setup": 1.0, "map": 1234.5678, "accelerator": 0.00012, "total": 1235.6}
-    return record({**identity, "seed": 0, "steps": 60, "error": "kkt"}, np.arange(1, 61), errors, spent, {})
+    identity |= {"seed": 0, "steps": 60, "error": "kkt"}
+    return record(identity, np.arange(1, 61), errors, spent, {}, 3 * errors if residuals else None)
 
 
 def full() -> list[dict[str, Any]]:

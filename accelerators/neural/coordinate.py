@@ -62,6 +62,10 @@ class CoordinateGRU(Corrector):
         hidden = torch.tanh(out[:, :, 1:])
         return (x0 + (out[:, :, 0] * self.travelled).to(x0.dtype) if self.start else x0), hidden
 
+    def rest(self, batch: int) -> Tensor:
+        """(B, n, hidden)."""
+        return self.spread.new_zeros(batch, self.spread.shape[0], self.hidden)
+
     def correct(self, seen: Seen, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Every coordinate by itself: (B, n, inputs) -> gain and offset."""
         decades = seen.decades.expand_as(seen.x)

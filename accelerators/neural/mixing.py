@@ -7,16 +7,25 @@ Anderson acceleration of type II gives the weights and the network corrects them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from accelerators.anderson import AndersonII, AndersonState, lengths, mix
+from accelerators.anderson import AndersonII, AndersonState, combine, lengths, mix
 from accelerators.neural.networks import MLP
 from fixedpoint import Evaluation, Signature
+from fixedpoint.iterate import freeze
 from fixedpoint.learned import Learned
 from fixedpoint.settings import Setting
+
+
+class MixingState(NamedTuple):
+    """The history, and how often the weights were corrected."""
+
+    anderson: AndersonState
+    seen: Tensor
+    """(B,) int64, evaluations seen."""
 
 
 class Mixing(Learned):
@@ -29,7 +38,8 @@ class Mixing(Learned):
         signature: of the maps to serve; None to be told by `bind`.
         memory: differences kept, as `AndersonII`.
         start: plain evaluations before the history begins, as `AndersonII`.
-        width: of the inner layer.
+        width: of the inner layers.
+        steps: evaluations whose step is learned; then Anderson's own.
         seed: of the initial weights.
 
     Raises:
@@ -41,10 +51,16 @@ class Mixing(Learned):
     tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable
 
     def __init__(
-        self, signature: Signature | None = None, memory: int = 10, start: int = 0, width: int = 32, seed: int = 0
+        self,
+        signature: Signature | None = None,
+        memory: int = 10,
+        start: int = 0,
+        width: int = 32,
+        steps: int = 30,
+        seed: int = 0,
     ) -> None:
         super().__init__(signature, seed)
-        self.memory, self.start, self.width = memory, start, width
+        self.memory, self.start, self.width, self.steps = memory, start, width, steps
         self.anderson = AndersonII(memory=memory, start=start)
         self.construct()
 
@@ -53,24 +69,38 @@ class Mixing(Learned):
         m = self.memory
         self.network = MLP([m * m + m + 1, self.width, self.width, m + 1])
 
-    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, AndersonState]:
+    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, MixingState]:
         """Anderson's."""
-        return self.anderson.init(x0, features, metric)
+        x, anderson = self.anderson.init(x0, features, metric)
+        return x, MixingState(anderson, torch.zeros_like(anderson.seen))
 
-    def step(self, at: Evaluation, state: AndersonState) -> tuple[Tensor, AndersonState]:
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> MixingState:
+        """Anderson's own weights."""
+        anderson = self.anderson.cold(x0, metric)
+        return MixingState(anderson, torch.full_like(anderson.seen, self.steps))
+
+    def step(self, at: Evaluation, state: MixingState) -> tuple[Tensor, MixingState]:
         """Anderson's weights, then their correction."""
-        state = self.anderson.record(at, state)
-        gamma = self.anderson.weights(at.residual, state)
+        anderson = self.anderson.record(at, state.anderson)
+        gamma = self.anderson.weights(at.residual, anderson)
+        factors, relaxation = self._answer(at, anderson, gamma)
+        over = state.seen >= self.steps
+        gamma = freeze(over, gamma, gamma * factors)
+        mixed = mix(at, anderson, gamma, freeze(over, torch.ones_like(relaxation), relaxation))
+        following = torch.where(torch.isfinite(mixed).all(1, keepdim=True), mixed, at.fx)
+        return following, MixingState(anderson, state.seen + 1)
+
+    def _answer(self, at: Evaluation, state: AndersonState, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors on gamma (B, m) and the relaxation (B, 1), between 1/2 and 3/2."""
         size = lengths(state.dr, state.metric)
         whole = lengths(at.residual[:, None], state.metric)
-        order = (torch.arange(self.memory, device=size.device) + (state.seen - self.start - 1)[:, None]) % self.memory
+        newest_last = (torch.arange(self.memory, device=size.device) + (state.seen - self.start)[:, None]) % self.memory
+        rows, columns = newest_last[:, :, None], newest_last[:, None, :]
         cosines = state.gram / size[:, :, None] / size[:, None, :]
-        cosines = cosines.gather(1, order[:, :, None].expand_as(cosines)).gather(2, order[:, None].expand_as(cosines))
-        shares = (gamma * size / whole).gather(1, order).clamp(-10, 10)
-        left = at.residual - (gamma[:, None] @ state.dr)[:, 0]
-        remains = lengths(left[:, None], state.metric) / whole
-        seen = torch.cat([cosines.flatten(1), shares, remains.clamp(0, 10)], dim=1)
-        answer = torch.tanh(self.network(seen.nan_to_num().to(torch.float32))).to(gamma.dtype)
-        factors = answer[:, : self.memory].gather(1, order.argsort(1))
-        mixed = mix(at, state, gamma * (1 + 0.5 * factors), 1 + 0.5 * answer[:, self.memory :])
-        return torch.where(torch.isfinite(mixed).all(1, keepdim=True), mixed, at.fx), state
+        cosines = cosines.gather(1, rows.expand_as(cosines)).gather(2, columns.expand_as(cosines))
+        shares = (gamma * size / whole).gather(1, newest_last).clamp(-10, 10)
+        left = at.residual - combine(gamma, state.dr)
+        remains = (lengths(left[:, None], state.metric) / whole).clamp(0, 10)
+        seen = torch.cat([cosines.flatten(1), shares, remains], dim=1)
+        answer = 1 + 0.5 * torch.tanh(self.network(seen.nan_to_num().to(torch.float32))).to(gamma.dtype)
+        return answer[:, : self.memory].gather(1, newest_last.argsort(1)), answer[:, self.memory :]

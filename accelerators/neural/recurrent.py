@@ -115,6 +115,10 @@ class Corrector(Learned):
         """(x_1, h_1)."""
 
     @abstractmethod
+    def rest(self, batch: int) -> Tensor:
+        """A hidden state of zeros."""
+
+    @abstractmethod
     def correct(self, seen: Seen, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """((B, n) correction in units of `spread` and of the residual, next hidden)."""
 
@@ -131,6 +135,11 @@ class Corrector(Learned):
         x, base = self.base.init(x, features, metric)
         seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
         return x, RecurrentState(hidden, seen, torch.zeros_like(x0[:, :1]), base)
+
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> RecurrentState:
+        """The base alone."""
+        seen = torch.full_like(x0[:, 0], self.steps, dtype=torch.int64)
+        return RecurrentState(self.rest(x0.shape[0]), seen, torch.zeros_like(x0[:, :1]), self.base.cold(x0, metric))
 
     def step(self, at: Evaluation, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """The base's step, corrected while there are steps left."""
@@ -171,6 +180,7 @@ class Recurrent(Corrector):
         n = signature.size
         self.encoder = nn.Sequential(nn.Linear(2 * n + 1, self.hidden), nn.SiLU())
         self.cell, width = self.cell_of(self.hidden)
+        self.state_width = width
         self.decoder = nn.Linear(self.hidden, n)
         zero(self.decoder)
         self.start_network = StartNetwork(signature, self.hidden, width, self.context)
@@ -185,6 +195,10 @@ class Recurrent(Corrector):
         """From the cold start and the features."""
         offset, hidden = self.start_network(x0, features)
         return (x0 + offset if self.start else x0), hidden
+
+    def rest(self, batch: int) -> Tensor:
+        """(B, width of the cell's state)."""
+        return self.spread.new_zeros(batch, self.state_width)
 
     def correct(self, seen: Seen, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Encode, update, decode."""

@@ -100,6 +100,10 @@ class Start(Learned):
 
     steps = 0
 
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> NoState:
+        """Nothing to forget."""
+        return NoState()
+
     def step(self, at: Evaluation, state: Any) -> tuple[Tensor, Any]:
         """Next x = f(x)."""
         return at.fx, state

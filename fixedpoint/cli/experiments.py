@@ -163,7 +163,7 @@ def train(
     setting: Setting = None,
     settings: SettingsFile = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; by default fixedpoint-training/FAMILY/ACCELERATOR.")
+        Path | None, typer.Option(help="The run's folder; by default fixedpoint-training/FAMILY/NAME.")
     ] = None,
 ) -> None:
     """Train a learned accelerator on a family of problems; `fixedpoint compare` shows it from then on.

@@ -23,7 +23,7 @@ _IDENTITY = (
     "shift",
     "training",
 )
-_NEEDED = (*_IDENTITY, "instances", "error_at", "evaluations_to", "ms_per_instance", "batch", "curve")
+_NEEDED = (*_IDENTITY, "instances", "error_at", "residual_at", "evaluations_to", "ms_per_instance", "batch", "curve")
 
 
 def write(folder: Path, records: Sequence[Record]) -> Path:

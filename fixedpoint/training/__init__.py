@@ -62,9 +62,9 @@ def train(
     elif options:
         raise ValueError("options: these belong to an accelerator given by name")
     bound = accelerator.bind(family.map.signature)
-    described = composition.describe(bound)
     folder = None
     if out is not None:
+        described = composition.describe(bound)
         content = {"family": named, "signature": family.map.signature.hash, **described, "plan": asked.to_json()}
         folder = Folder(Path(out), content)
     trainer = Trainer(family, bound, asked, folder, report)

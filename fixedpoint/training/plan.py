@@ -61,7 +61,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, known in (("loss", LOSSES), ("weights", WEIGHTS)):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in tuple(known):
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         counts = ("horizon", "first_horizon", "window", "updates", "batch", "instances")
         counts += ("validation", "validate_every", "evaluations", "patience")  # type: ignore[assignment]
@@ -72,9 +72,11 @@ class Plan:
                 raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
         for name in ("learning_rate", "clip", "floor"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
-        if not isinstance(self.seed, int) or self.seed < 0:
+        if not isinstance(self.checkpoint, bool):
+            raise ValueError(f"checkpoint: expected True or False, got {self.checkpoint!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed: expected a whole number >= 0, got {self.seed!r}")
         if self.first_horizon is not None and self.first_horizon > self.horizon:
             raise ValueError(f"first_horizon: expected at most the horizon, {self.horizon}, got {self.first_horizon}")

@@ -19,7 +19,7 @@ from fixedpoint import checkpoint, leaves
 from fixedpoint.context import select_rows
 from fixedpoint.evaluation import evaluations_to, generator, score, trace
 from fixedpoint.iterate import Iteration, resolve, roll
-from fixedpoint.learned import Examples, Learned
+from fixedpoint.learned import Calibrated, Examples, Learned
 from fixedpoint.protocol import Accelerator, ProblemFamily
 from fixedpoint.training.losses import LOSSES, NEEDS_SOLUTIONS, Scene
 from fixedpoint.training.plan import Plan
@@ -90,7 +90,8 @@ class Trainer:
         self.family, self.accelerator, self.plan, self.folder, self.report = family, accelerator, plan, folder, report
         self.module: nn.Module = accelerator
         self.parameters = [p for p in accelerator.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=plan.learning_rate, betas=(0.9, 0.99))
+        moved = self.parameters or [nn.Parameter(torch.zeros(0))]  # one that is only fitted has no parameters
+        self.optimizer = torch.optim.Adam(moved, lr=plan.learning_rate, betas=(0.9, 0.99))
         self.progress = Progress()
         self.evaluations: float | None = None
         self.best: dict[str, Tensor] | None = None
@@ -119,11 +120,14 @@ class Trainer:
 
     def _loop(self, pool: Pool, began: float) -> None:
         plan, progress = self.plan, self.progress
-        log = None if self.folder is None else self.folder.log(progress.update)
+        begun = progress.best is not None  # else the first validation is still to come, whatever the log says
+        log = None if self.folder is None else self.folder.log(progress.update if begun else -1)
         updates = plan.updates if self.parameters else 0
         self.validation = self.family.sample(plan.validation, generator=generator(plan.seed, "validation"))
+        with torch.no_grad():
+            self.validation_context = self.family.map.setup(self.validation)
         try:
-            if progress.update == 0 and progress.best is None:
+            if not begun:
                 self._validate(log)
                 self._save(began)
             saved_at = time.perf_counter()
@@ -197,8 +201,10 @@ class Trainer:
                 losses = LOSSES[plan.loss](judged, scene)
                 self._check(losses, update, first, index)
                 loss = (weights[first:end, None] * losses).sum() / len(index)
+                ahead = iteration.x, iteration.state  # checkpointed rounds that are computed again move it back
                 if loss.requires_grad:
                     loss.backward()
+                iteration.x, iteration.state = ahead
                 total += float(loss.detach())
             iteration.detach()
         norm = nn.utils.clip_grad_norm_(self.parameters, plan.clip)
@@ -236,6 +242,7 @@ class Trainer:
     def _validate(self, log: Any) -> None:
         """Score the accelerator on validation instances and keep it if it is the best."""
         plan, progress = self.plan, self.progress
+        self._calibrate()
         self.module.eval()
         errors = trace(self.family, self.accelerator, self.validation, plan.evaluations)[0].numpy()
         found = score(errors, plan.evaluations)
@@ -251,6 +258,21 @@ class Trainer:
             progress.waited += 1
         shown = self.evaluations if np.isfinite(self.evaluations) else None
         _write(log, {"update": progress.update, "score": found, "evaluations_to_1e-3": shown, "best": better})
+
+    def _calibrate(self) -> None:
+        """Tell modules that want to know which residuals are usual, from unguarded runs on validation instances."""
+        wanting = [m for m in self.module.modules() if isinstance(m, Calibrated)]
+        if not wanting or self.accelerator.trial is None:
+            return
+        self.module.train()
+        with torch.no_grad():
+            iteration = Iteration(self.family.map, self.validation_context, self.accelerator)
+            path = roll(iteration, self.accelerator.trial + 1)
+            metric = self.family.map.metric(self.validation_context)
+            squared = (path.fx - path.x) ** 2
+            sizes = (squared if metric is None else squared * metric).sum(2).sqrt()
+        for module in wanting:
+            module.calibrate(sizes)
 
     def _patience_is_out(self) -> bool:
         return self.plan.patience is not None and self.progress.waited >= self.plan.patience

@@ -99,6 +99,10 @@ class PageRank(FixedPointMap[PageRankProblem, Context]):
         """Uniform, 1/n."""
         return torch.full_like(context.rows.target, 1 / self.signature.size)
 
+    def retract(self, x: Tensor, context: Context) -> Tensor:
+        """The point shifted so that it sums to 1, as the fixed point does: f keeps a wrong sum alive, it dies only with d."""
+        return x + (1 - x.sum(1, keepdim=True)) / self.signature.size
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """One step of the power iteration."""
         rows = context.rows

@@ -257,7 +257,7 @@ class DeclaresTheUnknown(Good):
 
 @mutant("scale-invariant")
 class AbsoluteRidge(AndersonII):
-    def _weights(self, residual, state):
+    def weights(self, residual, state):
         ridge = 1e-8 * torch.eye(self.memory, dtype=residual.dtype)
         right = (state.dr * state.metric[:, None]) @ residual[:, :, None]
         return torch.linalg.solve(state.gram + ridge, right)[:, :, 0]

@@ -6,6 +6,8 @@ import torch
 import fixedpoint as fp
 from fixedpoint import leaves
 from fixedpoint.checks import check_accelerator, check_map, families_of
+from fixedpoint.learned import Learned
+from tests.checks.learned import SIGNATURE, random_weights
 
 BATCH = 4
 
@@ -50,5 +52,8 @@ def test_a_family_reports_an_error_for_each_instance(name):
 
 @pytest.mark.parametrize("name", fp.accelerators.names())
 def test_an_accelerator_keeps_the_laws(name):
-    fp.accelerators.load(name)
-    check_accelerator(fp.accelerators.create(name))
+    accelerator = fp.accelerators.create(name)
+    check_accelerator(accelerator)
+    if isinstance(accelerator, Learned):
+        check_accelerator(accelerator, signature=SIGNATURE)
+        check_accelerator(random_weights(accelerator.bind(SIGNATURE)))

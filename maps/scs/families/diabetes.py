@@ -7,8 +7,9 @@ over bootstrap resamples of the 442 patients and a range of penalties, as in cho
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,23 +26,49 @@ class DiabetesLasso(ConicFamily):
     beta = 0, log-uniformly. The response is centred and scaled to unit standard deviation.
 
     Args:
+        noise: standard deviation of noise added to the response.
+        size: factor on the response, and so on the coefficients.
+        penalties: least and largest share of the penalty that makes beta = 0.
         **settings: arguments of `SCS`.
+
+    Raises:
+        ValueError: a negative noise or size, penalties that are not 0 < least <= largest.
     """
 
     needs = ("sklearn", "scs")
     form = "quadratic"
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "noise": {"noise": 1.0},
+        "penalties x2": {"penalties": [0.006, 1.0]},
+        "size x2": {"size": 2.0},
+    }
 
-    def __init__(self, **settings: Any) -> None:
-        self.map = SCS(20, {"l": 20}, **settings)
+    def __init__(
+        self,
+        noise: float = 0.0,
+        size: float = 1.0,
+        penalties: Sequence[float] = (0.003, 0.5),
+        **settings: Any,
+    ) -> None:
+        if not noise >= 0 or not size >= 0:
+            raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")
+        if len(penalties) != 2 or not 0 < penalties[0] <= penalties[1]:
+            raise ValueError(f"penalties: expected 0 < least <= largest, got {penalties!r}")
+        self.noise, self.size, self.penalties = noise, size, penalties
+        self.map = SCS(20, {"l": 20}, features=140, **settings)  # b, c and the stored block of P
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
         """A batch of programs, float64; P and c vary, A and b are shared."""
         X, y = _data()
         rows = torch.randint(len(y), (batch, len(y)), generator=generator)
-        gram = X[rows].mT @ X[rows]
-        slope = (X[rows].mT @ y[rows][:, :, None])[:, :, 0]
         exponent = torch.rand(batch, 1, generator=generator, dtype=torch.float64)
-        share = 0.003 * (0.5 / 0.003) ** exponent
+        response = self.size * y[rows]
+        if self.noise > 0:
+            response = response + self.noise * torch.randn(response.shape, generator=generator, dtype=torch.float64)
+        gram = X[rows].mT @ X[rows]
+        slope = (X[rows].mT @ response[:, :, None])[:, :, 0]
+        least, largest = self.penalties
+        share = least * (largest / least) ** exponent
         penalty = share * 2 * slope.abs().amax(1, keepdim=True)
         zero, one = torch.zeros_like(gram), torch.eye(10, dtype=torch.float64)
         P = torch.cat([torch.cat([2 * gram, zero], 2), torch.cat([zero, zero], 2)], 1)

@@ -1,0 +1,104 @@
+"""Train every accelerator that the project ships: the exact commands, in one place.
+
+    make train                                       (all of them; see the times in RESULTS.md)
+    .venv/bin/python benchmarks/train.py pagerank    (those of one family, or of FAMILY.SETTING)
+
+Runs go to ./fixedpoint-training, two side by side; one that was interrupted goes on. A finished one is copied to
+`accelerators/pretrained/FAMILY/NAME.safetensors`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fixedpoint.comparison import LOCAL_TRAINING
+from fixedpoint.training import TRAINED
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "accelerators" / "pretrained"
+JOBS = 2
+
+_SLOW = "--updates 1000 --instances 1000 --learning-rate 0.002"
+_FAST = "--updates 2000 --instances 4000 --batch 64 --learning-rate 0.002 --option validate_every=200"
+_CELL = "--updates 400 --instances 500 --learning-rate 0.007"
+
+RECIPES: dict[str, dict[str, str]] = {
+    "lasso.paper": {
+        "gru": f"{_SLOW} --horizon 20",
+        "lstm": f"{_SLOW} --horizon 20",
+        "warm-start+anderson-2": "--updates 500 --instances 1000 --learning-rate 0.002 --horizon 20",
+        "gru+anderson-2": "--updates 700 --instances 1000 --learning-rate 0.002 --horizon 28 --option gru.steps=12",
+        "coordinate-gru+anderson-2": f"{_CELL} --horizon 24 --option coordinate-gru.steps=12",
+    },
+    "lasso": {
+        "gru+anderson-2": "--updates 500 --instances 1000 --learning-rate 0.002 --horizon 14 --option gru.steps=7",
+        "lstm+anderson-2": "--updates 500 --instances 1000 --learning-rate 0.002 --horizon 14 --option lstm.steps=7",
+        "warm-start+anderson-2": "--updates 400 --instances 1000 --learning-rate 0.002 --horizon 14",
+        "coordinate-gru": f"{_CELL} --horizon 15 --option coordinate-gru.base=anderson-2",
+    },
+    "diabetes-lasso": {
+        "gru+anderson-2": f"{_FAST} --horizon 20 --option gru.steps=8 --option gru.hidden=64",
+        "lstm+anderson-2": f"{_FAST} --horizon 20 --option lstm.steps=8 --option lstm.hidden=64",
+        "warm-start+anderson-2": f"{_FAST} --horizon 18",
+        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 20 "
+        "--option validate_every=100 --option coordinate-gru.base=anderson-2",
+    },
+    "elastic-net": {
+        "gru": f"{_FAST} --horizon 25 --option gru.steps=25 --option gru.hidden=64",
+        "lstm": f"{_FAST} --horizon 25 --option lstm.steps=25 --option lstm.hidden=64",
+        "warm-start+anderson-2": f"{_FAST} --horizon 25",
+        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 25 "
+        "--option validate_every=100 --option coordinate-gru.base=anderson-1 --option coordinate-gru.steps=25",
+        "mixing": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.003 --horizon 30 "
+        "--option validate_every=100",
+    },
+    "pagerank": {
+        "gru+anderson-2": f"{_FAST} --horizon 16 --option gru.steps=6 --option gru.hidden=64",
+        "lstm+anderson-2": f"{_FAST} --horizon 16 --option lstm.steps=6 --option lstm.hidden=64",
+        "warm-start+anderson-2": f"{_FAST} --horizon 14",
+    },
+    "value-iteration": {
+        "gru+anderson-2": f"{_FAST} --horizon 26 --option gru.steps=8 --option gru.hidden=64",
+        "lstm+anderson-2": f"{_FAST} --horizon 26 --option lstm.steps=8 --option lstm.hidden=64",
+        "warm-start+anderson-2": f"{_FAST} --horizon 24",
+    },
+}
+
+
+def main() -> None:
+    """Train what the arguments name (families or FAMILY.SETTING), or everything."""
+    wanted = sys.argv[1:] or list(RECIPES)
+    if unknown := [name for name in wanted if name not in RECIPES]:
+        sys.exit(f"no recipes for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    jobs = [(where, name) for where in wanted for name in RECIPES[where]]
+    with ThreadPoolExecutor(JOBS) as pool:
+        failed = [job for job, good in zip(jobs, pool.map(lambda job: _train(*job), jobs), strict=True) if not good]
+    if failed:
+        sys.exit(f"failed: {', '.join(f'{where} {name}' for where, name in failed)}")
+
+
+def _train(where: str, name: str) -> bool:
+    family, _, setting = where.partition(".")
+    options = [*(["--setting", setting] if setting else []), *RECIPES[where][name].split()]
+    done = subprocess.run(
+        [sys.executable, "-m", "fixedpoint", "train", family, name, *options],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # two runs side by side beat one on two threads
+        capture_output=True,
+        text=True,
+    )
+    print(f"== {where} {name}\n{done.stdout}{done.stderr}", flush=True)
+    if done.returncode == 0:
+        target = SHIPPED / where / f"{name}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / LOCAL_TRAINING / where / name / TRAINED, target)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    main()
