@@ -9,10 +9,10 @@ allowance + share * (improving evaluations), and the instance converges wherever
 
 The gate. A learned start or step can do harm that no later residual shows: a bad start far along a slow direction is
 plain progress from then on. So while an accelerator's learned parts have their say (`Accelerator.trial`), every
-residual must be what it was in training, within `MARGIN`; the first that is not sends the instance back to its cold
-start, from where it goes on as if nothing had been learned. What is usual is measured by `calibrate` after training and kept with
-the weights. An accelerator that was never calibrated is trusted for as long as the residual falls by `DOUBT` with every
-evaluation, from that of the cold start, which is evaluated first.
+residual must be about what it was in training, in itself and relative to the first one; where it is not, the instance
+goes back to its cold start and on from there as if nothing had been learned. What is usual is measured by `calibrate`
+after training and kept with the weights. An accelerator that was never calibrated is trusted for as long as the residual
+falls by `DOUBT` with every evaluation, from that of the cold start, which is evaluated first.
 
 Sources of the idea: safeguarding by a residual budget in Zhang, O'Donoghue & Boyd (2020) and in Heaton et al. (2023);
 the account of evaluations, which also bounds the cost, and the gate are ours.
@@ -34,8 +34,9 @@ from fixedpoint.iterate import concrete, freeze
 from fixedpoint.learned import rebuilt
 from fixedpoint.settings import Setting
 
-MARGIN = 1.5
-"""How far above the largest residual of the calibration one may be."""
+MARGIN, PATIENCE = 1.5, 1.1
+"""How far above the largest residual of the calibration one may be at first, and by how much farther with every
+evaluation: the later an instance is sent back, the more that costs."""
 DOUBT = 0.7
 """Factor by which the residual must fall with every evaluation that an uncalibrated accelerator has a say in."""
 
@@ -60,7 +61,7 @@ class SafeguardState(NamedTuple):
     """(B,) int64, evaluations since the inner start; -1 while the cold start is evaluated first. Beyond the trial: the
     gate is behind."""
     first: Tensor
-    """(B,) residual norm at the cold start, where it was evaluated first."""
+    """(B,) residual norm at the first evaluation, of the cold start where that came first; inf before it."""
     metric: Tensor
     """(B, n) diagonal metric of the residual norm."""
 
@@ -84,7 +85,8 @@ class Safeguarded(nn.Module, Accelerator):
 
     tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable  # of the default inner accelerator
     usual: Tensor
-    """(trial + 1,) the largest residual norms of the calibration, evaluation by evaluation; negative before it."""
+    """(2, trial + 1) the largest residual norms of the calibration, evaluation by evaluation, and the largest relative
+    to the instance's first; negative before it."""
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Safeguarded(nn.Module, Accelerator):
         self.trial = inner.trial
         self.laws = frozenset({"safeguarded"}) | inner.laws & {"scale-invariant", "rotation-invariant"}
         if inner.trial is not None:
-            self.register_buffer("usual", torch.full((inner.trial + 1,), -1.0, dtype=torch.float64))
+            self.register_buffer("usual", torch.full((2, inner.trial + 1), -1.0, dtype=torch.float64))
         self.eval()
 
     def bind(self, signature: Signature) -> Accelerator:
@@ -125,7 +127,9 @@ class Safeguarded(nn.Module, Accelerator):
     def calibrate(self, sizes: Tensor) -> None:
         """Take note of what is usual: residual norms (T, N) of N instances, evaluation by evaluation, T > trial."""
         if self.inner.trial is not None:
-            self.usual.copy_(sizes[: self.inner.trial + 1].amax(1))
+            sizes = sizes[: self.inner.trial + 1]
+            first = torch.where(sizes[:1] > 0, sizes[:1], torch.ones_like(sizes[:1]))
+            self.usual.copy_(torch.stack([sizes.amax(1), (sizes / first).amax(1)]))
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, SafeguardState]:
         """The inner start; the cold one where it is not finite, and first of all for an uncalibrated accelerator."""
@@ -133,7 +137,7 @@ class Safeguarded(nn.Module, Accelerator):
         seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
         start = freeze(torch.isfinite(x1).all(1), x1, x0)
         if self.inner.trial is not None and not self.training:
-            seen = torch.where(self.usual[0] < 0, seen - 1, seen)
+            seen = torch.where(self.usual[0, 0] < 0, seen - 1, seen)
         return freeze(seen < 0, x0, start), SafeguardState(
             inner=inner,
             cold=x0,
@@ -191,11 +195,14 @@ class Safeguarded(nn.Module, Accelerator):
         settled: SafeguardState,
     ) -> tuple[Tensor, SafeguardState]:
         """The same for instances whose trial is not over; the others are settled already."""
-        last = self.usual.shape[0] - 1
+        last = self.usual.shape[1] - 1
         door, beyond = before.seen < 0, before.seen > last
-        usual = self.usual[before.seen.clamp(0, last)].to(size.dtype)
+        usual, relative = self.usual[:, before.seen.clamp(0, last)].to(size.dtype)
+        calibrated = usual >= 0
         doubt = before.first * DOUBT ** (before.seen + 1).to(size.dtype)
-        failed = ~door & ~beyond & ~(size <= torch.where(usual < 0, doubt, MARGIN * usual))
+        margin = MARGIN * PATIENCE ** before.seen.to(size.dtype)
+        limit = torch.where(calibrated, margin * torch.minimum(usual, relative * before.first), doubt)
+        failed = ~door & ~beyond & ~(size <= limit)
         untouched = ~door & ~failed
 
         following = freeze(beyond, following, freeze(torch.isfinite(proposal).all(1), proposal, at.fx))
@@ -204,11 +211,11 @@ class Safeguarded(nn.Module, Accelerator):
             inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
             cold=freeze(door, at.fx, before.cold),
             fallback=freeze(failed, before.cold, settled.fallback),
-            best=torch.where(failed, before.first, settled.best),
+            best=torch.where(failed, torch.where(calibrated, torch.inf, before.first), settled.best),
             budget=torch.where(beyond, settled.budget, self.allowance),
             proposed=torch.where(beyond, settled.proposed, untouched & (before.seen == last)),
             seen=torch.where(failed, last + 1, settled.seen),
-            first=torch.where(door, size, before.first),
+            first=torch.where(torch.isinf(before.first), size, before.first),
         )
         if not concrete(failed) or bool(failed.any()):
             fresh = self.inner.cold(before.cold, before.metric)

@@ -24,7 +24,7 @@ SHIPPED = ROOT / "accelerators" / "pretrained"
 JOBS = 2
 
 _SLOW = "--updates 1000 --instances 1000 --learning-rate 0.002"
-_FAST = "--updates 2000 --instances 4000 --batch 64 --learning-rate 0.002 --option validate_every=200"
+_FAST = "--updates 1000 --instances 4000 --batch 64 --learning-rate 0.003 --option validate_every=100"
 _CELL = "--updates 400 --instances 500 --learning-rate 0.007"
 
 RECIPES: dict[str, dict[str, str]] = {

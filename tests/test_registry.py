@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,3 +175,44 @@ def test_a_folder_that_hides_ours_is_named_and_not_imported(tmp_path: Path, cont
     assert str(tmp_path / "maps") in line
     assert "Rename it, or run from another directory" in line
     assert not (tmp_path / "imported").exists()
+
+
+# -- from a plug-in back to its name
+
+
+def test_a_name_is_found_again_wherever_the_class_lives() -> None:
+    for registry in (fp.maps, fp.accelerators, fp.families):
+        assert [registry.name_of(registry.load(name)) for name in registry.names()] == registry.names()
+
+
+def test_what_is_not_registered_has_no_name() -> None:
+    class AndersonII(fp.accelerators.load("anderson-2")):  # type: ignore[misc]
+        pass
+
+    AndersonII.__qualname__ = "AndersonII"
+    with pytest.raises(RegistryError, match=r"test_registry:AndersonII is not a registered accelerator: give its pack"):
+        fp.accelerators.name_of(AndersonII)
+    with pytest.raises(RegistryError, match="is not a registered family"):
+        fp.families.name_of(fp.maps.load("affine"))
+
+
+def test_a_broken_namesake_hides_no_name(path: Path) -> None:
+    distributions.write(path, "broken", {"accelerators:a-thing": "thing_c:GRU"}, {"thing_c.py": "1 / 0"})
+    assert fp.accelerators.names()[0] == "a-thing"
+    assert fp.accelerators.name_of(fp.accelerators.load("gru")) == "gru"
+
+
+def test_folders_are_those_of_the_packages_that_register(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Path(fp.__file__).parent.parent / "accelerators"
+    assert ours in fp.accelerators.folders()
+    modules = {"thing_a/__init__.py": "1 / 0", "thing_a/deep.py": THING, "thing_b.py": THING}
+    points = {
+        "accelerators:one": "thing_a.deep:Thing",
+        "accelerators:two": "thing_b:Thing",
+        "accelerators:lost": "thing_nowhere:Thing",
+        "accelerators:odd": "thing_odd:Thing",
+    }
+    distributions.write(path, "one", points, modules)
+    monkeypatch.setitem(sys.modules, "thing_odd", types.ModuleType("thing_odd"))
+    assert {ours, path / "thing_a"} <= set(fp.accelerators.folders())
+    assert not any(folder.name.startswith("thing_") for folder in set(fp.accelerators.folders()) - {path / "thing_a"})

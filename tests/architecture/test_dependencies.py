@@ -17,6 +17,7 @@ FORBIDDEN = {
     "maps": {"accelerators", "benchmarks", "tests"},
     "accelerators": {"maps", "benchmarks", "tests"},
 }
+PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 HEAVY = {"cvxpy", "scipy", "networkx", "matplotlib", "sklearn", "scs", "typer", "rich"}
 
 
@@ -72,6 +73,41 @@ def test_plugins_use_public_names_of_the_core(package: str) -> None:
         for name in imported(path.read_text())
         if name.startswith("fixedpoint.") and any(part.startswith("_") for part in name.split("."))
     ]
+    assert not wrong
+
+
+def pickled(source: str) -> Iterator[str]:
+    """Whatever in a source text may read or write pickles: such files run code when they are read."""
+    for name in imported(source):
+        if name.partition(".")[0] in PICKLING or name in ("torch.load", "torch.save"):
+            yield name
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save"):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            yield "allow_pickle"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "def lazy():\n    from pickle import loads",
+        "__import__('dill')",
+        "from torch import load",
+        "torch.save(weights, path)",
+        "read = torch.load",
+        "numpy.load(path, allow_pickle=True)",
+    ],
+)
+def test_the_scanner_sees_pickles(source: str) -> None:
+    assert list(pickled(source))
+    assert not list(pickled("fp.load(path); np.load(path, allow_pickle=False); safetensors.torch.save(t)"))
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_nothing_is_pickled(package: str) -> None:
+    wrong = [f"{path.relative_to(ROOT)}: {what}" for path in files(package) for what in pickled(path.read_text())]
     assert not wrong
 
 

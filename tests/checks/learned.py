@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fixedpoint as fp
+from fixedpoint.checks.specimen import Specimen
 from fixedpoint.learned import Calibrated, Examples, Learned
 
 Kind = TypeVar("Kind", bound=fp.Accelerator)
@@ -23,7 +24,7 @@ def random_weights(accelerator: Kind, seed: int = 0) -> Kind:
     size, features = accelerator.signature.size, accelerator.signature.features
     draw = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int) -> torch.Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
     for module in accelerator.modules():
@@ -35,3 +36,20 @@ def random_weights(accelerator: Kind, seed: int = 0) -> Kind:
         for parameter in accelerator.parameters():
             parameter.copy_(0.3 * normal(*parameter.shape))
     return accelerator
+
+
+def small(name: str = "coordinate-gru", **options: Any) -> fp.Accelerator:
+    """A learned accelerator with few weights, as if trained."""
+    options = {"hidden": 2, "steps": 3} if not options and name == "coordinate-gru" else options
+    return random_weights(fp.accelerators.create(name, **options).bind(SIGNATURE))
+
+
+def points(accelerator: fp.Accelerator) -> Tensor:
+    """(12, 4, n) what it does on a map of `SIGNATURE`."""
+    specimen = Specimen(SIGNATURE)
+    with torch.no_grad():
+        return fp.unroll(specimen, specimen.sample(4, rate=0.9, seed=1), accelerator, 12).x
+
+
+def same(one: fp.Accelerator, other: fp.Accelerator) -> bool:
+    return torch.equal(points(one), points(other))

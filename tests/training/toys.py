@@ -11,7 +11,7 @@ import fixedpoint as fp
 from fixedpoint.learned import Examples, Learned
 from fixedpoint.training import Plan
 from fixedpoint.training.trainer import Trainer
-from maps.affine import Affine, AffineProblem
+from maps.affine import Affine, AffineProblem, RandomAffine
 
 RATE = 0.5
 """Of `Alike`: x+ = x + 1/(1 - RATE) r solves it in one step."""
@@ -27,6 +27,20 @@ class Alike(fp.ProblemFamily):
         size = self.map.signature.size
         A = RATE * torch.eye(size, dtype=torch.float64)
         return AffineProblem(A, torch.randn(batch, size, generator=generator, dtype=torch.float64))
+
+
+class OneMatrix(fp.ProblemFamily):
+    """x = A x + b with the same A for all: what there is to learn is (I - A)^{-1}."""
+
+    def __init__(self, size: int = 4, rate: float = 0.95) -> None:
+        self.map = Affine(size)
+        self.A = RandomAffine(size, rate).sample(1, generator=torch.Generator().manual_seed(0)).A[0]
+
+    def sample(self, batch: int, *, generator: torch.Generator) -> AffineProblem:
+        return AffineProblem(self.A, torch.randn(batch, len(self.A), generator=generator, dtype=torch.float64))
+
+    def reference(self, problem: AffineProblem) -> Tensor:
+        return torch.linalg.solve(torch.eye(len(self.A), dtype=torch.float64) - self.A, problem.b.mT).mT
 
 
 class Factor(Learned):
