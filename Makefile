@@ -5,18 +5,19 @@ BIN := $(VENV)/bin
 # small batches lose more to thread hand-over than they gain; the tests use the cores by running side by side
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test bench quick lint clean
+.PHONY: demo test bench train quick lint clean
 
-demo: $(VENV)/.ready ## classical acceleration compared on real data, with a plot at the end
-	$(BIN)/fixedpoint compare diabetes-lasso \
-	  --accelerators picard,momentum,anderson-1,anderson-2,safeguarded \
-	  --instances 64 --steps 50 --out results/diabetes-lasso
+demo: $(VENV)/.ready ## classical and learned acceleration compared on real data, with a plot at the end
+	OMP_NUM_THREADS=1 $(BIN)/fixedpoint compare diabetes-lasso --instances 64 --steps 50 --out results/diabetes-lasso
 
 test: $(VENV)/.ready ## all tests
 	$(PYTEST)
 
-bench: $(VENV)/.ready ## every shipped family, 64 instances; writes benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/classical.py
+bench: $(VENV)/.ready ## every shipped family, 256 instances; writes benchmarks/RESULTS.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
+
+train: $(VENV)/.ready ## train all that is shipped anew; goes on where it was interrupted
+	$(BIN)/python benchmarks/train.py
 
 quick: $(VENV)/.ready ## the tests that take seconds
 	$(PYTEST) -m "not slow"
@@ -34,4 +35,4 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) results fixedpoint-training build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,8 +11,8 @@ The gate. A learned start or step can do harm that no later residual shows: a ba
 plain progress from then on. So while an accelerator's learned parts have their say (`Accelerator.trial`), every
 residual must be about what it was in training, in itself and relative to the first one; where it is not, the instance
 goes back to its cold start and on from there as if nothing had been learned. What is usual is measured by `calibrate`
-after training and kept with the weights. An accelerator that was never calibrated is trusted for as long as the residual
-falls by `DOUBT` with every evaluation, from that of the cold start, which is evaluated first.
+after training and kept with the weights. An accelerator that was never calibrated is trusted while the residual falls
+by `DOUBT` with every evaluation, from that of the cold start, which is evaluated first.
 
 Sources of the idea: safeguarding by a residual budget in Zhang, O'Donoghue & Boyd (2020) and in Heaton et al. (2023);
 the account of evaluations, which also bounds the cost, and the gate are ours.

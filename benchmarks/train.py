@@ -61,11 +61,15 @@ RECIPES: dict[str, dict[str, str]] = {
         "gru+anderson-2": f"{_FAST} --horizon 16 --option gru.steps=6 --option gru.hidden=64",
         "lstm+anderson-2": f"{_FAST} --horizon 16 --option lstm.steps=6 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 14",
+        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 16 "
+        "--option validate_every=100 --option coordinate-gru.base=anderson-2",
     },
     "value-iteration": {
         "gru+anderson-2": f"{_FAST} --horizon 26 --option gru.steps=8 --option gru.hidden=64",
         "lstm+anderson-2": f"{_FAST} --horizon 26 --option lstm.steps=8 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 24",
+        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 26 "
+        "--option validate_every=100 --option coordinate-gru.base=anderson-2",
     },
 }
 

@@ -23,6 +23,7 @@ from fixedpoint.protocol import Accelerator, Signature
 from fixedpoint.registry import RegistryError
 
 FORMAT = 1
+SUFFIX = ".safetensors"
 _KEY = "fixedpoint"
 
 

@@ -11,17 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from matplotlib.figure import Figure
 
 import fixedpoint as fp
 from fixedpoint import tuning
 from fixedpoint.cli.application import app
+from fixedpoint.evaluation import generator
 from fixedpoint.report.table import WIDTH
+from fixedpoint.training import TRAINED
+from fixedpoint.training.trainer import Trainer
+from maps.elastic_net import RandomElasticNet
 from tests import distributions, support
 from tests.support import Outcome
 
 Command = Callable[..., Outcome]
+
+SHIFTS = RandomElasticNet.shifts
 
 
 @pytest.fixture
@@ -164,8 +171,10 @@ def test_compare_has_outside_solvers(command: Command, tmp_path: Path) -> None:
     options = ["--accelerators", "picard", "--instances", 2, "--steps", 3, "--out", "here"]
     code, out, err = command("compare", "diabetes-lasso", *options)
     assert (code, err) == (0, "")
-    assert out.count("scs, its defaults") == out.count("scs, our settings") == 2
-    assert (tmp_path / "here" / "records.jsonl").read_text().count('"peer": true') == 2
+    names = ["scs, its defaults", "scs, our settings", "scs, our settings, eager"]
+    found = map(json.loads, (tmp_path / "here" / "records.jsonl").read_text().splitlines())
+    assert [record["accelerator"] for record in found if record["peer"]] == names
+    assert all(" ".join(out.split()).count(f"{name} ") >= 2 for name in names)
 
 
 def test_compare_does_without_matplotlib(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +207,127 @@ def test_a_failing_writer_keeps_the_old_results(
         assert command(*compare).code == 2
     assert set(before) == {path.name for path in (tmp_path / "r").iterdir()}
     assert (tmp_path / "r" / "convergence.png").read_bytes() == before["convergence.png"]
+
+
+def test_compare_shows_shifts_and_a_named_setting(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RandomElasticNet, "settings", {"paper": {"beta": 0.25}})
+    monkeypatch.setattr(fp.accelerators, "folders", list)
+    compare = ["compare", "elastic-net", "--setting", "paper", "--instances", 2, "--steps", 3]
+    code, out, err = command(*compare, "--accelerators", "picard", "--shifts", "all")
+    assert (code, err) == (0, "")
+    assert out.startswith("elastic-net, setting 'paper': 2 held-out instances")
+    assert [line.rpartition(": ")[2] for line in out.splitlines() if line.startswith("Where")] == list(SHIFTS)
+    assert "`fixedpoint train elastic-net --setting paper gru+anderson-2`" in out
+    assert "`fixedpoint tune elastic-net --setting paper`" in out
+    lines = (tmp_path / "results" / "elastic-net.paper" / "records.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [record["shift"] for record in found] == [None, *SHIFTS]
+    assert {record["setting"] for record in found} == {"paper"}
+    out = command(*compare, "--shifts", "size x2,noise x2").out
+    assert [line.rpartition(": ")[2] for line in out.splitlines() if line.startswith("Where")] == [
+        "size x2",
+        "noise x2",
+    ]
+
+
+# -- train
+
+
+def tiny(*more: object, accelerator: str = "gru", updates: int = 4) -> list[object]:
+    """A training of a fraction of a second."""
+    plan = ["--updates", updates, "--instances", 16, "--batch", 8, "--horizon", 3]
+    options = ["validation=4", "evaluations=6", "validate_every=2", "gru.hidden=8"]
+    given = [word for option in options for word in ("--option", option)]
+    return ["train", "elastic-net", accelerator, *plan, *given, *more]
+
+
+def test_what_was_trained_is_compared_and_solved_with(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fp.accelerators, "folders", list)
+    code, out, err = command(*tiny())
+    assert (code, err) == (0, "")
+    assert widest(out) <= WIDTH
+    path = Path("fixedpoint-training") / "elastic-net" / "gru" / TRAINED
+    assert "gru: 4 updates in " in out
+    assert f"Weights: {path}\nCompare: fixedpoint compare elastic-net\n" in out
+    trained = fp.load(path)
+    assert trained.inner.hidden == 8
+    assert trained.provenance["plan"]["horizon"] == 3
+    _, out, _ = command("compare", "elastic-net", "--instances", 2, "--steps", 3)
+    assert widest(out) <= WIDTH
+    lines = (tmp_path / "results" / "elastic-net" / "records.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [r["accelerator"] for r in found if r["variant"] == "default"] == ["picard", "anderson-1", "anderson-2"]
+    assert [r["training"]["updates"] for r in found if r["variant"] == "trained"] == [4]
+    assert out.count("gru, trained") == 3, "errors, time and training"
+    assert "Trained accelerators: none" not in out
+    solve = ["--accelerator", "gru", "--instances", 2, "--max-evaluations", 5, "--out", "s.npz"]
+    assert command("solve", "elastic-net", *solve).code == 1
+    family = fp.families.create("elastic-net", **trained.provenance["family"]["options"])
+    problem = family.sample(2, generator=generator(0, "test"))
+    with np.load("s.npz") as saved:
+        assert saved["x"].tolist() == fp.solve(family.map, problem, trained, max_evaluations=5).x.tolist()
+
+
+def test_the_same_training_again_is_over_at_once(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ["--out", "run", "--settings", "s.json"]
+    tuning.save(Path("s.json"), "elastic-net", {"anderson-2": tuning.Tuned({"step": 1.5}, {"memory": 4}, 1.0)}, {})
+    assert command(*tiny(*run, accelerator="gru+anderson-2", updates=2)).code == 0
+    weights = fp.load("run/" + TRAINED).state_dict()
+    plan = json.loads(Path("run/plan.json").read_text())
+    assert plan["family"] == {"name": "elastic-net", "options": {"step": 1.5}}
+    assert plan["options"]["inner"]["options"]["parts"][1]["options"]["memory"] == 4
+    with monkeypatch.context() as patch:
+        patch.delattr(Trainer, "_update")
+        code, out, _ = command(*tiny(*run, accelerator="gru+anderson-2", updates=2))
+    assert (code, "gru+anderson-2: 2 updates in " in out) == (0, True)
+    again = fp.load("run/" + TRAINED).state_dict()
+    assert all(torch.equal(weights[name], t) for name, t in again.items())
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    code, out, err = command(*tiny(*run, accelerator="gru+anderson-2", updates=3))
+    assert (code, out) == (2, "")
+    assert err == "error: out: run belongs to another run (plan.updates: 2 there, 3 asked); choose another folder\n"
+    for line, difference in {"--option gru.steps=7": "inner", "--settings t.json": "family.options.step"}.items():
+        tuning.save(Path("t.json"), "elastic-net", {}, {})
+        code, _, err = command(*tiny(*run, *line.split(), accelerator="gru+anderson-2", updates=2))
+        assert code == 2
+        assert difference in err
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_a_named_setting_is_trained_in_a_folder_of_its_own(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RandomElasticNet, "settings", {"paper": {"beta": 0.25}})
+    code, out, _ = command(*tiny("--setting", "paper", updates=1))
+    assert code == 0
+    assert "Compare: fixedpoint compare elastic-net --setting paper" in out
+    path = Path("fixedpoint-training") / "elastic-net.paper" / "gru" / TRAINED
+    assert fp.load(path).provenance["family"] == {"name": "elastic-net", "options": {"beta": 0.25}}
+    compare = ["compare", "elastic-net", "--accelerators", "gru", "--instances", 2, "--steps", 3]
+    assert command(*compare, "--setting", "paper").code == 0
+    path.rename(path.parent / "gone")
+    assert "has not been trained for elastic-net.paper" in command(*compare, "--setting", "paper").err
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("train elastic-net anderson-2", ["accelerator", "nothing to learn"]),
+        ("train elastic-net gru --loss solution --instances 32", ["loss", "solution", "RandomElasticNet has none"]),
+        ("train elastic-net mean-start --instances 32", ["solutions", "RandomElasticNet has none"]),
+    ],
+)
+def test_trainings_that_cannot_begin_end_in_one_line(command: Command, line: str, named: list[str]) -> None:
+    code, out, err = command(*line.split(" "))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    for word in ("error: ", *named):
+        assert word in err
 
 
 # -- tune
@@ -317,6 +447,38 @@ SETTINGS = {
         ("compare affine --settings corrupt", ["settings file corrupt"]),
         ("compare affine --settings foreign", ["settings file foreign", "'lasso'"]),
         ("compare affine --settings unfit --accelerators picard", ["settings file unfit", "picard", "sise"]),
+        ("solve affine --setting paper", ["setting", "affine has no 'paper'", "none"]),
+        ("tune affine --setting paper --trials 10", ["setting", "affine has no 'paper'", "none"]),
+        ("compare affine --setting paper", ["setting", "affine has no 'paper'", "none"]),
+        ("compare affine --shifts storm", ["shift", "affine has no 'storm'", "none"]),
+        ("compare affine --shifts ,", ["shifts", "at least one"]),
+        ("compare affine --accelerators lstm", ["'lstm'", "not been trained", "`fixedpoint train affine lstm`"]),
+        ("solve affine --accelerator lstm+picard", ["'lstm+picard'", "`fixedpoint train affine lstm+picard`"]),
+        ("train afine gru", ["family", "'afine'", "did you mean 'affine'"]),
+        ("train affine gruu", ["accelerator", "'gruu'", "did you mean 'gru'"]),
+        ("train affine gru+", ["accelerator", "'gru+'"]),
+        ("train affine gru+picard+picard", ["steps", "[20, None]"]),
+        ("train affine", ["accelerator"]),
+        ("train affine gru --setting paper", ["setting", "affine has no 'paper'"]),
+        ("train affine gru --settings nowhere", ["settings", "nowhere"]),
+        ("train affine gru --out file/below", ["out", "file/below"]),
+        ("train affine gru --out corrupt", ["out", "corrupt"]),
+        ("train affine gru --horizon 0", ["horizon", "0"]),
+        ("train affine gru --horizon many", ["--horizon", "many"]),
+        ("train affine gru --updates 0", ["updates", "0"]),
+        ("train affine gru --loss least", ["loss", "'least'", "log-error"]),
+        ("train affine gru --weights most", ["weights", "'most'", "late"]),
+        ("train affine gru --batch 600", ["batch", "600", "500"]),
+        ("train affine gru --learning-rate nan", ["learning_rate", "nan"]),
+        ("train affine gru --seed -1", ["--seed"]),
+        ("train affine gru --option hidden", ["option", "NAME.KEY=VALUE", "'hidden'"]),
+        ("train affine gru --option =3", ["option", "NAME.KEY=VALUE", "'=3'"]),
+        ("train affine gru --option lstm.hidden=3", ["'gru'", "no part named", "lstm"]),
+        ("train affine gru --option gru.hiden=3", ["'hiden'"]),
+        ("train affine gru --option gru.hidden=0", ["hidden", "0"]),
+        ("train affine gru --option clipp=3", ["'clipp'"]),
+        ("train affine gru --option clip=none", ["clip", "'none'"]),
+        ("train affine gru --option horizon=3", ["'horizon'"]),
     ],
 )
 def test_mistakes_end_in_one_line(command: Command, tmp_path: Path, line: str, named: list[str]) -> None:

@@ -127,17 +127,17 @@ def test_rows_are_the_defaults_then_the_tuned_then_the_peers(folder: Path) -> No
         ("anderson-2", "tuned", False),
         ("scs, its defaults", "default", True),
         ("scs, our settings", "default", True),
+        ("scs, our settings, eager", "default", True),
     ]
     assert found[4].options == {"family": {"scale": 0.4, "alpha": 1.2}, "accelerator": {"memory": 5}}
     assert found[5].options == {}
-    # the best of the rows shown: momentum is better but not among them
-    assert found[6].options["scale"] == 0.4
-    assert found[6].options["alpha"] == 1.2
-    assert found[6].options["adaptive_scale"] is False
+    for matched in found[6:]:  # the best of the rows shown: momentum is better but not among them
+        assert (matched.options["scale"], matched.options["alpha"]) == (0.4, 1.2)
+        assert matched.options["adaptive_scale"] is False
 
 
 def test_without_tuned_settings_the_matched_peer_has_our_defaults() -> None:
-    (_, _, peer) = rows("diabetes-lasso", ["picard"], None)
+    (_, _, peer, *_) = rows("diabetes-lasso", ["picard"], None)
     assert (peer.options["scale"], peer.options["alpha"]) == (0.1, 1.5)
 
 
@@ -252,7 +252,8 @@ def test_weights_are_looked_up_from_near_to_far(weights: Path) -> None:
     mine = local(weights, "mine")
     assert trained_files("elastic-net") == {"a+b": far["a+b"], "gru": near, "mine": mine}
     assert trained_files("elastic-net", "paper") == {}
-    assert trained_files("elastic-net", "paper") != {"gru": local(weights, "gru", "elastic-net.paper")}
+    own = local(weights, "gru", "elastic-net.paper")
+    assert trained_files("elastic-net", "paper") == {"gru": own}
 
 
 @pytest.mark.parametrize("place", [local, shipped])

@@ -18,7 +18,7 @@ from torch import Tensor
 import fixedpoint as fp
 from fixedpoint.evaluation import record
 from fixedpoint.registry import Description
-from fixedpoint.report import plot, plugins, records, solutions, table
+from fixedpoint.report import plot, plugins, records, solutions, table, training
 from tests import support
 
 LONG = "a-learned-warm-start-with-a-long-name+anderson-2"
@@ -45,8 +45,11 @@ def row(
     return record(identity, np.arange(1, 61), errors, spent, {}, 3 * errors if residuals else None)
 
 
+COST = {"minutes": 12.5, "instances": 500, "seed": 0, "updates": 1000}
+
+
 def full() -> list[dict[str, Any]]:
-    """A comparison with everything in it."""
+    """A classical comparison."""
     return [
         row("picard"),
         row(LONG, form="conic", scale=1e9),
@@ -57,6 +60,18 @@ def full() -> list[dict[str, Any]]:
     ]
 
 
+def learned() -> list[dict[str, Any]]:
+    """A comparison with everything in it: trained rows, shifted rows, a named setting, normalised residuals."""
+    found = [
+        row("picard", residuals=True, setting="paper"),
+        row("anderson-2", "tuned", scale=0.1, residuals=True, setting="paper"),
+        row(LONG, "trained", scale=0.01, residuals=True, setting="paper", training=COST),
+        row("scs, its defaults", peer=True, setting="paper"),
+    ]
+    moved = [{**one, "shift": shift} for shift in ("noise x2", "size x2") for one in found if not one["peer"]]
+    return found + moved
+
+
 def printed(renderable: Any, capsys: pytest.CaptureFixture[str]) -> str:
     table.show(renderable)
     return capsys.readouterr().out
@@ -65,7 +80,11 @@ def printed(renderable: Any, capsys: pytest.CaptureFixture[str]) -> str:
 # -- the table
 
 
-@pytest.mark.parametrize("found", [full(), full()[:1], full()[4:]], ids=["full", "one-row", "peers-only"])
+@pytest.mark.parametrize(
+    "found",
+    [full(), full()[:1], full()[4:], learned(), learned()[2:3]],
+    ids=["full", "one-row", "peers-only", "learned", "trained-only"],
+)
 def test_the_table_fits_and_cuts_nothing(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(table.comparison(found), capsys)
     assert max(len(line) for line in text.splitlines()) <= table.WIDTH
@@ -127,6 +146,103 @@ def test_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[red]x" in printed(table.comparison([row("[red]x")]), capsys)
 
 
+def test_the_table_has_sections_for_what_was_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(table.comparison(learned()), capsys).splitlines()
+    assert lines[0] == "affine, setting 'paper': 5 held-out instances, seed 0; error = true KKT error"
+    heads = [
+        line.split("  ")[0].strip() for line in lines if line.startswith(("ms per", "fixed-point", "training", "Whe"))
+    ]
+    assert heads == [
+        "ms per instance,",
+        "fixed-point residual",
+        "training",
+        "Where nothing was tuned or trained: noise x2",
+        "Where nothing was tuned or trained: size x2",
+    ]
+    rows = [line.partition(" ")[0] for line in lines]
+    assert rows.count("picard") == rows.count("anderson-2,") == 5, "three tables, and one for each shift"
+    assert rows.count("scs,") == 2, "not among normalised residuals and shifts"
+    assert any(line.startswith("Break-even: ") for line in lines)
+    plain = printed(table.comparison([row("picard")]), capsys)
+    for word in ("Break-even", "training", "tau-normalised", "Where nothing", "setting"):
+        assert word not in plain
+
+
+def test_the_normalised_residuals_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [row("picard", residuals=True), row("aitken", scale=0.1, residuals=True)]
+    found[1]["residual_at"]["60"] = {"median": None, "p90": None}
+    lines = printed(table.comparison(found), capsys).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("fixed-point residual"))
+    assert lines[start].split()[2:] == [*("at", "5", "at", "10", "at", "20", "at", "50", "at", "60")]
+    expected = [f"{found[0]['residual_at'][mark]['median']:.1e}" for mark in ("5", "10", "20", "50", "60")]
+    assert lines[start + 2].split() == ["picard", *expected]
+    assert lines[start + 3].split()[-1] == "-"
+
+
+# -- what training is worth
+
+
+def timed(
+    name: str, reached: float | None, *, setup: float = 1.0, per: float = 0.1, minutes: float | None = None
+) -> dict[str, Any]:
+    """A row of 60 evaluations that takes `setup + 60 per` milliseconds and is at 1e-3 after `reached` evaluations."""
+    cost = None if minutes is None else {**COST, "minutes": minutes}
+    one = row(name, "default" if minutes is None else "trained", training=cost)
+    one["ms_per_instance"] = {"setup": setup, "map": 50 * per, "accelerator": 10 * per, "total": setup + 60 * per}
+    one["evaluations_to"] = {"1e-2": {"median": 1.0, "p90": 1.0}, "1e-3": {"median": reached, "p90": None}}
+    return one
+
+
+def test_time_to_an_error_counts_the_setup_once() -> None:
+    assert training.milliseconds_to(timed("a", 30, setup=2.0, per=0.1), "1e-3") == pytest.approx(2 + 30 * 0.1)
+    assert training.milliseconds_to(timed("a", None), "1e-3") is None
+
+
+def test_the_fastest_classical_row_is_ours_untrained_and_unshifted() -> None:
+    best = timed("momentum", 20, per=0.3)
+    others = [
+        timed("picard", 60, per=0.2),
+        {**timed("wheel", 1), "peer": True},
+        timed("gru", 1, minutes=3.0),
+        {**timed("anderson-2", 1), "shift": "noise"},
+        timed("lost", None),
+    ]
+    assert training.fastest_classical([*others, best], "1e-3") is best
+    assert training.fastest_classical(others[1:], "1e-3") is None
+
+
+def test_training_is_paid_back_by_the_time_it_saves() -> None:
+    trained, classical = timed("gru", 10, minutes=2.0), timed("picard", 40)
+    assert training.break_even(trained, classical, "1e-3") == pytest.approx(2 * 60_000 / 3.0)
+    for slower in (timed("gru", 40, minutes=2.0), timed("gru", 50, minutes=2.0), timed("gru", None, minutes=2.0)):
+        assert training.break_even(slower, classical, "1e-3") == math.inf
+    assert training.break_even(trained, None, "1e-3") is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [
+        ([timed("picard", 40), timed("gru", 10, minutes=2.0)], ["to 1e-3", "picard 5.000", "2.00 500 2.000 40,000"]),
+        ([timed("picard", 40), timed("gru", 10, minutes=0.0)], ["to 1e-3", "0.00 500 2.000 1 solves"]),
+        ([timed("picard", 40), timed("gru", 41, minutes=2.0)], ["to 1e-3", "2.00 500 5.100 never"]),
+        ([timed("picard", 40), timed("gru", None, minutes=2.0)], ["to 1e-3", "2.00 500 - never"]),
+        ([timed("picard", None), timed("gru", 1, minutes=2.0)], ["to 1e-2", "picard 1.100", "2.00 500 1.100 never"]),
+        ([timed("gru", 10, minutes=2.0)], ["to 1e-2", "2.00 500 1.100 -"]),
+    ],
+    ids=["reached", "at-once", "slower", "not-reached", "easier-target", "no-classical"],
+)
+def test_the_table_of_training_says_when_it_pays(
+    rows: list[dict[str, Any]], shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = " ".join(printed(training.table(rows), capsys).replace(")", "").split()).replace("ms to", "to")
+    head, _, body = text.partition("─")
+    assert head.split()[-1] == "break-even"
+    assert shown[0].split()[1] in head
+    for words in shown[1:]:
+        assert words in body
+    assert ("fastest classical" in body) == any(not one["training"] for one in rows)
+
+
 # -- the list of plug-ins
 
 
@@ -174,7 +290,7 @@ def test_a_failure_while_writing_keeps_the_old_records(tmp_path: Path, monkeypat
         ("", "no records"),
         (json.dumps(row()) + "\n{", "line 2: not JSON"),
         ("3", "line 1: not JSON"),
-        ('{"family": "affine"}', "line 1: not a result record, form, accelerator, .* missing"),
+        ('{"family": "affine"}', "line 1: not a result record, form, setting, accelerator, .*, curve missing"),
     ],
 )
 def test_what_is_no_record_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -235,6 +351,13 @@ def test_each_accelerator_has_its_median_and_band(tmp_path: Path, drawn: list[Fi
     finite = [v for q in ("p10", "p90") for v in curve[q] if v is not None and v > plot.FLOOR]
     for value in finite:
         assert np.isclose(band[:, 1], value).any()
+
+
+def test_the_plot_leaves_out_what_was_shifted(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot.convergence(learned(), tmp_path / "c.png")
+    names = ["picard", "anderson-2, tuned", f"{LONG}, trained", "scs, its defaults"]
+    assert [line.get_label() for line in drawn[0].axes[0].lines] == names
+    assert [line.get_linestyle() for line in drawn[0].axes[0].lines] == ["-", "-", "-", ":"]
 
 
 def test_the_axes_start_at_the_first_evaluation(tmp_path: Path, drawn: list[Figure]) -> None:

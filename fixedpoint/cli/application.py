@@ -103,11 +103,14 @@ def check_map(name: Annotated[str, typer.Argument(help="A registered map.")]) ->
 
 
 @check_app.command("accelerator")
-def check_accelerator(name: Annotated[str, typer.Argument(help="A registered accelerator.")]) -> None:
+def check_accelerator(
+    name: Annotated[str, typer.Argument(help="A registered accelerator, or the file of a trained one.")],
+) -> None:
     """Test an accelerator against the laws of its kind."""
-    from fixedpoint import checks, registry
+    from fixedpoint import checkpoint, checks, registry
 
-    _report([checks.check_accelerator(registry.accelerators.create(name), raise_on_failure=False)])
+    made = checkpoint.load(name) if name.endswith(checkpoint.SUFFIX) else registry.accelerators.create(name)
+    _report([checks.check_accelerator(made, raise_on_failure=False)])
 
 
 def _report(reports: list[Any]) -> None:

@@ -62,7 +62,9 @@ def train(
     elif options:
         raise ValueError("options: these belong to an accelerator given by name")
     if not isinstance(accelerator, Accelerator):
-        raise TypeError(f"accelerator: expected an Accelerator or an expression of registered names, got {accelerator!r}")
+        raise TypeError(
+            f"accelerator: expected an Accelerator or an expression of registered names, got {accelerator!r}"
+        )
     bound = accelerator.bind(family.map.signature)
     folder = None
     if out is not None:

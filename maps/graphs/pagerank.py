@@ -100,7 +100,7 @@ class PageRank(FixedPointMap[PageRankProblem, Context]):
         return torch.full_like(context.rows.target, 1 / self.signature.size)
 
     def retract(self, x: Tensor, context: Context) -> Tensor:
-        """The point shifted so that it sums to 1, as the fixed point does: f keeps a wrong sum alive, it dies only with d."""
+        """The point shifted to the sum 1 of the fixed point: f forgets a wrong sum only at the rate d."""
         return x + (1 - x.sum(1, keepdim=True)) / self.signature.size
 
     def forward(self, x: Tensor, context: Context) -> Tensor:

@@ -52,7 +52,10 @@ class ConicFamily(ProblemFamily):
         return [ScsWheel("scs, its defaults", {})]
 
     def matched_peers(self) -> list[Peer]:
-        """The scs package with our static settings (as far as it has them) and its acceleration at every iteration."""
+        """The scs package with our static settings, as far as it has them: with its own acceleration and, "eager", with
+        acceleration at every iteration.
+        """
         ours = {name: getattr(self.map, name) for name in ("normalize", "scale", "alpha", "rho_x")}
-        static = {"adaptive_scale": False, "acceleration_interval": 1, "acceleration_lookback": 10}
-        return [ScsWheel("scs, our settings", {**static, **ours})]
+        ours["adaptive_scale"] = False
+        eager = {"acceleration_interval": 1, "acceleration_lookback": 10}
+        return [ScsWheel("scs, our settings", ours), ScsWheel("scs, our settings, eager", {**ours, **eager})]

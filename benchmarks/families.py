@@ -1,0 +1,84 @@
+"""Every shipped family: classical, trained and trivially learned accelerators, on held-out and on shifted instances.
+
+    make bench                                          (about half an hour)
+    .venv/bin/python benchmarks/families.py pagerank    (some of them; the report is made from all records on disk)
+
+Writes records and a plot for each family under `benchmarks/results`, and `benchmarks/RESULTS.md` from those records.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from fixedpoint import comparison, files
+from fixedpoint.registry import families
+from fixedpoint.report import plot, records, table
+
+HERE = Path(__file__).parent
+CLASSICAL = ("picard", "momentum", "anderson-1", "anderson-2", "safeguarded")
+TRIVIAL = ("mean-start+anderson-2", "nearest-start+anderson-2", "ridge-start+anderson-2")
+RUNS = {
+    "lasso.paper": 50,
+    "lasso": 60,
+    "diabetes-lasso": 60,
+    "elastic-net": 100,
+    "pagerank": 60,
+    "value-iteration": 100,
+}
+"""Evaluations per family, or FAMILY.SETTING."""
+INSTANCES, SEED = 256, 0
+
+
+def main() -> None:
+    """Measure what the arguments name, or everything, then write the report from what was recorded."""
+    wanted = sys.argv[1:] or list(RUNS)
+    if unknown := [name for name in wanted if name not in RUNS]:
+        sys.exit(f"no runs for {', '.join(unknown)}; there are {', '.join(RUNS)}")
+    for name in wanted:
+        family, _, setting = name.partition(".")
+        found = comparison.compare(
+            family,
+            [*CLASSICAL, *TRIVIAL, *comparison.trained_files(family, setting or None)],
+            instances=INSTANCES,
+            steps=RUNS[name],
+            seed=SEED,
+            settings=comparison.settings_file(family, setting=setting or None),
+            setting=setting or None,
+            shifts=list(getattr(families.load(family), "shifts", {})),
+            report=lambda row, index, count, name=name: print(
+                f"{name}: {index + 1}/{count} {row.name} ({row.variant}{', ' + row.shift if row.shift else ''})",
+                flush=True,
+            ),
+        )
+        folder = HERE / "results" / name
+        records.write(folder, found)
+        plot.convergence(found, folder / "convergence.png")
+    report()
+
+
+def report() -> None:
+    """`RESULTS.md` from the records on disk."""
+    parts = [
+        "# Classical and learned acceleration, measured",
+        "Made by `make bench` from the records in `results/`; the weights are those of `make train`.",
+    ]
+    for name in RUNS:
+        folder = HERE / "results" / name
+        if not (folder / records.NAME).exists():
+            continue
+        found = records.read(folder)
+        text = io.StringIO()
+        Console(width=table.WIDTH, file=text).print(table.comparison(found))
+        lines = "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+        versions = ", ".join(f"{package} {version}" for package, version in found[0]["versions"].items())
+        parts += [f"## {name}", f"```\n{lines}\n```"]
+        parts += [f"![convergence](results/{name}/convergence.png)", f"Revision {found[0]['revision']}; {versions}."]
+    files.write_text(HERE / "RESULTS.md", "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
