@@ -24,52 +24,50 @@ SHIPPED = ROOT / "accelerators" / "pretrained"
 JOBS = 2
 
 _SLOW = "--updates 1000 --instances 1000 --learning-rate 0.002"
-_FAST = "--updates 1000 --instances 4000 --batch 64 --learning-rate 0.003 --option validate_every=100"
-_CELL = "--updates 400 --instances 500 --learning-rate 0.007"
+_MIDDLE = "--updates 300 --instances 800 --learning-rate 0.003"
+_FAST = "--updates 600 --instances 4000 --batch 64 --learning-rate 0.003 --option validate_every=100"
+_LONG = "--updates 1000 --instances 4000 --batch 64 --learning-rate 0.003 --option validate_every=100"
+_CELL = "--updates 300 --instances 500 --learning-rate 0.007"
+_SMALL_CELL = "--updates 400 --instances 4000 --batch 64 --learning-rate 0.005 --option validate_every=100"
 
 RECIPES: dict[str, dict[str, str]] = {
     "lasso.paper": {
         "gru": f"{_SLOW} --horizon 20",
         "lstm": f"{_SLOW} --horizon 20",
-        "warm-start+anderson-2": "--updates 500 --instances 1000 --learning-rate 0.002 --horizon 20",
-        "gru+anderson-2": "--updates 700 --instances 1000 --learning-rate 0.002 --horizon 28 --option gru.steps=12",
+        "warm-start+anderson-2": f"{_MIDDLE} --horizon 20",
+        "gru+anderson-2": "--updates 400 --instances 1000 --learning-rate 0.003 --horizon 28 --option gru.steps=12",
         "coordinate-gru+anderson-2": f"{_CELL} --horizon 24 --option coordinate-gru.steps=12",
     },
     "lasso": {
-        "gru+anderson-2": "--updates 500 --instances 1000 --learning-rate 0.002 --horizon 14 --option gru.steps=7",
-        "lstm+anderson-2": "--updates 500 --instances 1000 --learning-rate 0.002 --horizon 14 --option lstm.steps=7",
-        "warm-start+anderson-2": "--updates 400 --instances 1000 --learning-rate 0.002 --horizon 14",
+        "gru+anderson-2": f"{_MIDDLE} --horizon 14 --option gru.steps=7",
+        "lstm+anderson-2": f"{_MIDDLE} --horizon 14 --option lstm.steps=7",
+        "warm-start+anderson-2": f"{_MIDDLE} --horizon 14",
         "coordinate-gru": f"{_CELL} --horizon 15 --option coordinate-gru.base=anderson-2",
     },
     "diabetes-lasso": {
         "gru+anderson-2": f"{_FAST} --horizon 20 --option gru.steps=8 --option gru.hidden=64",
         "lstm+anderson-2": f"{_FAST} --horizon 20 --option lstm.steps=8 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 18",
-        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 20 "
-        "--option validate_every=100 --option coordinate-gru.base=anderson-2",
+        "coordinate-gru": f"{_SMALL_CELL} --horizon 20 --option coordinate-gru.base=anderson-2",
     },
     "elastic-net": {
-        "gru": f"{_FAST} --horizon 25 --option gru.steps=25 --option gru.hidden=64",
-        "lstm": f"{_FAST} --horizon 25 --option lstm.steps=25 --option lstm.hidden=64",
+        "gru": f"{_LONG} --horizon 25 --option gru.steps=25 --option gru.hidden=64",
+        "lstm": f"{_LONG} --horizon 25 --option lstm.steps=25 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 25",
-        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 25 "
-        "--option validate_every=100 --option coordinate-gru.base=anderson-1 --option coordinate-gru.steps=25",
-        "mixing": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.003 --horizon 30 "
-        "--option validate_every=100",
+        "coordinate-gru": f"{_SMALL_CELL} --horizon 25 --option coordinate-gru.base=anderson-1",
+        "mixing": f"{_SMALL_CELL} --horizon 30",
     },
     "pagerank": {
         "gru+anderson-2": f"{_FAST} --horizon 16 --option gru.steps=6 --option gru.hidden=64",
         "lstm+anderson-2": f"{_FAST} --horizon 16 --option lstm.steps=6 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 14",
-        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 16 "
-        "--option validate_every=100 --option coordinate-gru.base=anderson-2",
+        "coordinate-gru": f"{_SMALL_CELL} --horizon 16 --option coordinate-gru.base=anderson-2",
     },
     "value-iteration": {
         "gru+anderson-2": f"{_FAST} --horizon 26 --option gru.steps=8 --option gru.hidden=64",
         "lstm+anderson-2": f"{_FAST} --horizon 26 --option lstm.steps=8 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 24",
-        "coordinate-gru": "--updates 800 --instances 4000 --batch 64 --learning-rate 0.005 --horizon 26 "
-        "--option validate_every=100 --option coordinate-gru.base=anderson-2",
+        "coordinate-gru": f"{_SMALL_CELL} --horizon 26 --option coordinate-gru.base=anderson-2",
     },
 }
 

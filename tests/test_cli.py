@@ -264,6 +264,8 @@ def test_what_was_trained_is_compared_and_solved_with(
     assert [r["training"]["updates"] for r in found if r["variant"] == "trained"] == [4]
     assert out.count("gru, trained") == 3, "errors, time and training"
     assert "Trained accelerators: none" not in out
+    code, out, _ = command("check", "accelerator", path)
+    assert (code, "rows-independent" in out) == (0, True)
     solve = ["--accelerator", "gru", "--instances", 2, "--max-evaluations", 5, "--out", "s.npz"]
     assert command("solve", "elastic-net", *solve).code == 1
     family = fp.families.create("elastic-net", **trained.provenance["family"]["options"])
@@ -414,6 +416,8 @@ SETTINGS = {
         ("tune afine --trials 10", ["family", "'afine'", "did you mean 'affine'"]),
         ("check map afine", ["map", "'afine'", "did you mean 'affine'"]),
         ("check accelerator picart", ["accelerator", "'picart'", "did you mean 'picard'"]),
+        ("check accelerator gru.safetensors", ["checkpoint gru.safetensors", "no such file"]),
+        ("check accelerator broken.safetensors", ["checkpoint broken.safetensors", "truncated or damaged"]),
         ("solve affine --accelerator picart", ["accelerator", "'picart'", "did you mean 'picard'"]),
         ("compare affine --accelerators picard,picart", ["accelerator", "'picart'", "did you mean 'picard'"]),
         ("tune affine --accelerators picart --trials 10", ["accelerator", "'picart'"]),
@@ -464,7 +468,7 @@ SETTINGS = {
         ("train affine gru --out file/below", ["out", "file/below"]),
         ("train affine gru --out corrupt", ["out", "corrupt"]),
         ("train affine gru --horizon 0", ["horizon", "0"]),
-        ("train affine gru --horizon many", ["--horizon", "many"]),
+        ("train affine gru --horizon many", ["--horizon", "integer"]),
         ("train affine gru --updates 0", ["updates", "0"]),
         ("train affine gru --loss least", ["loss", "'least'", "log-error"]),
         ("train affine gru --weights most", ["weights", "'most'", "late"]),
@@ -484,7 +488,7 @@ SETTINGS = {
 def test_mistakes_end_in_one_line(command: Command, tmp_path: Path, line: str, named: list[str]) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    for name, text in SETTINGS.items():
+    for name, text in {**SETTINGS, "broken.safetensors": "{"}.items():
         (tmp_path / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
     code, out, err = command(*line.split(" "))

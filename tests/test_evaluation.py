@@ -86,6 +86,18 @@ def test_evaluations_are_counted_to_the_first_that_is_good_enough() -> None:
     assert evaluations_to(0.1, np.array([1, 2, 5]), errors).tolist() == [2, np.inf, 1]
 
 
+def test_a_score_counts_evaluations_to_the_aim_and_a_little_beyond() -> None:
+    errors = np.full((10, 4), 1.0)
+    errors[4:] = 5e-4  # to 1e-3 after 5 evaluations
+    errors[7:] = 5e-5  # to 1e-4 after 8
+    assert evaluation.score(errors, 10) == pytest.approx(1.01 * 5 + 0.1 * 1.01 * 8)
+    errors[4:, 0] = 1e-2  # one instance stays a decade away from the aim, two from a tenth of it
+    near, far = 20 + 10 / 12, 20 + 10 * 2 / 12
+    counts = np.array([[near, 5, 5, 5], [far, 8, 8, 8]])
+    means = np.quantile(counts, [0.5, 0.9], axis=1).mean(0) + 1e-2 * counts.mean(1)
+    assert evaluation.score(errors, 10) == pytest.approx(means[0] + 0.1 * means[1])
+
+
 def test_milliseconds_add_up() -> None:
     family = RandomAffine(size=3)
     problem = family.sample(2, generator=generator(0, "test"))
@@ -128,6 +140,32 @@ def test_a_record_has_the_fields_of_the_schema() -> None:
     assert made(np.ones((3, 2)))["batch"] == 2
     assert made(np.ones((3, 2)), peer=True)["batch"] == 1
     assert "torch" in made(np.ones((3, 2)))["versions"]
+
+
+def test_residuals_of_rays_are_reported_free_of_their_scale() -> None:
+    picard = fp.accelerators.create("picard")
+    affine = RandomAffine(size=3)
+    plain = affine.sample(2, generator=generator(0, "test"))
+    assert evaluation.fixed_point_residuals(affine, picard, plain, 3) is None
+    assert made(np.ones((7, 2)))["residual_at"] is None
+    family = DiabetesLasso()
+    problem = family.sample(3, generator=generator(0, "test"))
+    residuals = evaluation.fixed_point_residuals(family, picard, problem, 7)
+    path = fp.unroll(family.map, problem, picard, 7)
+    expected = torch.linalg.vector_norm(path.fx / path.fx[..., -1:] - path.x / path.x[..., -1:], dim=2)
+    np.testing.assert_allclose(residuals, expected.numpy(), rtol=1e-9)
+    identity = {**IDENTITY, "peer": False, "seed": 0, "steps": 7, "error": "kkt"}
+    row = record(identity, np.arange(1, 8), np.ones((7, 3)), SPENT, {}, residuals)
+    assert list(row["residual_at"]) == list(row["error_at"]) == ["5", "7"]
+    assert row["residual_at"]["5"]["median"] == pytest.approx(float(expected[4].median()))
+
+
+def test_lengths_are_infinite_not_nan_where_something_is_lost() -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [torch.nan, 1.0], [torch.inf, 1.0]], requires_grad=True)
+    size = evaluation.finite_norm(rows)
+    assert size.tolist() == [5.0, 0.0, torch.inf, torch.inf]
+    (gradient,) = torch.autograd.grad(size[:2].sum() + size[2:].clamp(max=1).sum(), rows)
+    torch.testing.assert_close(gradient, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
 
 
 def test_a_diverging_instance_is_counted_not_raised() -> None:

@@ -290,6 +290,8 @@ def test_a_failure_while_writing_keeps_the_old_records(tmp_path: Path, monkeypat
         ("", "no records"),
         (json.dumps(row()) + "\n{", "line 2: not JSON"),
         ("3", "line 1: not JSON"),
+        (json.dumps({k: v for k, v in row().items() if k != "residual_at"}), "line 1: .*, residual_at missing"),
+        (json.dumps({k: v for k, v in row().items() if k != "shift"}), "line 1: not a result record, shift missing"),
         ('{"family": "affine"}', "line 1: not a result record, form, setting, accelerator, .*, curve missing"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint import tuning
+from accelerators import Relaxed
+from fixedpoint import Range, evaluation, tuning
 from fixedpoint.evaluation import evaluations_to, generator, trace
 from fixedpoint.tuning import Tuned
 from tests import support
@@ -60,6 +61,29 @@ def test_tuning_never_sees_what_is_compared_on(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(tuning, "generator", noted)
     tuning.tune("elastic-net", "picard", instances=2, steps=3, trials=10, seed=4)
     assert set(streams) == {(4, "train")}
+
+
+def test_in_a_named_setting_the_map_is_given() -> None:
+    budget: dict[str, Any] = {"instances": 2, "steps": 40, "trials": 10}
+    found = tuning.tune("elastic-net", "anderson-2", **budget, fixed={"step": 1.2})
+    assert found.family == {}
+    assert set(found.accelerator) == {"memory", "start"}
+
+    def score(**settings: Any) -> float:
+        family = fp.families.create("elastic-net", **settings)
+        problem = family.sample(2, generator=generator(0, "train"))
+        method = fp.accelerators.create("anderson-2", **found.accelerator)
+        return evaluation.score(trace(family, method, problem, 40)[0].numpy(), 40)
+
+    assert found.score == score(step=1.2) != score()
+
+
+def test_accelerators_that_refuse_the_map_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over-relaxation that this map does not stand is tried and dropped."""
+    monkeypatch.setattr(Relaxed, "tunable", {"relaxation": Range(0.5, 1.9)})
+    found = tuning.tune("elastic-net", "relaxed", instances=2, steps=6, trials=20)
+    made = fp.accelerators.create("relaxed", **found.accelerator)
+    assert made.bind(fp.families.create("elastic-net", **found.family).map.signature) is made
 
 
 def test_what_has_no_settings_keeps_its_defaults() -> None:

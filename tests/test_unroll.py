@@ -82,7 +82,10 @@ def test_checkpoints_change_neither_values_nor_gradients(name: str) -> None:
         start = iteration.x
         path = roll(iteration, 6, checkpoint=checkpoint)
         loss = path.fx.square().sum() + path.residual.sum() + path.output.sum()
-        wanted = [start, *(iteration.accelerator.parameters() if isinstance(iteration.accelerator, torch.nn.Module) else [])]
+        wanted = [
+            start,
+            *(iteration.accelerator.parameters() if isinstance(iteration.accelerator, torch.nn.Module) else []),
+        ]
         gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
         found.append((path, [g for g in gradients if g is not None]))
     (plain, expected), (kept, gradients) = found

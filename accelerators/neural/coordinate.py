@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from accelerators.neural.networks import MLP, zero
+from accelerators.neural.networks import MLP, GRUCell, zero
 from accelerators.neural.recurrent import Corrector, Seen
 from accelerators.neural.start import StartInputs
 from fixedpoint import Signature
@@ -42,7 +42,7 @@ class CoordinateGRU(Corrector):
         self.register_buffer("travelled", torch.ones(signature.size))
         self.start_network = MLP([1 + EMBEDDING, 2 * self.hidden, 1 + self.hidden])
         self.encoder = nn.Sequential(nn.Linear(4 + EMBEDDING, self.hidden), nn.SiLU())
-        self.cell = nn.GRUCell(self.hidden, self.hidden)
+        self.cell = GRUCell(self.hidden, self.hidden)
         self.decoder = nn.Linear(self.hidden, 2)
         zero(self.decoder)
 

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from fixedpoint.iterate import concrete
+
 
 class Standard(nn.Module):
     """Inputs shifted and scaled to mean 0 and standard deviation 1 over what they were fitted on.
@@ -51,6 +53,20 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(inputs, outputs), nn.SiLU()]
         super().__init__(*layers[:-1])
         zero(self[-1])
+
+
+class GRUCell(nn.GRUCell):
+    """A gated recurrent unit (Cho et al. 2014): torch's, written out where torch.func.vmap has no rule for it."""
+
+    def forward(self, z: Tensor, state: Tensor) -> Tensor:  # type: ignore[override]
+        """The next state (B, hidden)."""
+        if concrete(z):
+            return super().forward(z, state)
+        given = nn.functional.linear(z, self.weight_ih, self.bias_ih).chunk(3, dim=-1)
+        kept = nn.functional.linear(state, self.weight_hh, self.bias_hh).chunk(3, dim=-1)
+        reset, update = (torch.sigmoid(a + b) for a, b in zip(given[:2], kept[:2], strict=True))
+        new = torch.tanh(given[2] + reset * kept[2])
+        return new + update * (state - new)
 
 
 class LSTMCell(nn.Module):

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from accelerators.neural.networks import LSTMCell, Standard, decades, direction, length, zero
+from accelerators.neural.networks import GRUCell, LSTMCell, Standard, decades, direction, length, zero
 from accelerators.neural.start import StartNetwork
 from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
@@ -214,7 +214,7 @@ class GRU(Recurrent):
 
     def cell_of(self, inputs: int) -> tuple[nn.Module, int]:
         """A GRU cell."""
-        return nn.GRUCell(inputs, self.hidden), self.hidden
+        return GRUCell(inputs, self.hidden), self.hidden
 
 
 class LSTM(Recurrent):

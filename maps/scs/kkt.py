@@ -76,10 +76,12 @@ def kkt_error(program: ConeProgram, x: Any, y: Any, s: Any) -> Tensor:
 def kkt_merit(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
     """(B,) a smooth stand-in for `kkt_error` of a batch, for training: 4-norms in place of the outer maxima.
 
-    It is between the error and sqrt(length) times it, and has a finite derivative everywhere.
+    It is between the error and sqrt(length) times it, and has a finite derivative wherever the point is finite; inf
+    where it is not.
     """
     relative = [_smooth(v) / (1 + size) for v, size in _conditions(program, x, y, s).values()]
-    return _smooth(torch.stack(relative, dim=1))
+    merit = _smooth(torch.stack(relative, dim=1))
+    return torch.where(torch.isfinite(merit), merit, torch.inf)
 
 
 def _smooth(t: Tensor) -> Tensor:

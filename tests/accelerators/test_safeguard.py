@@ -91,6 +91,40 @@ def test_inner_by_name() -> None:
         Safeguarded(3)  # type: ignore[arg-type]
 
 
+def test_in_training_it_follows_every_proposal() -> None:
+    """So that all of them get a gradient; as made, it does not."""
+    family = RandomAffine(6, 0.9)
+    problem = family.sample(4, generator=torch.Generator().manual_seed(0))
+    guarded = Safeguarded(Adversary("too far"))
+    assert not guarded.training
+    bare = fp.unroll(family.map, problem, Adversary("too far"), steps=30)
+    watched = fp.unroll(family.map, problem, guarded, steps=30)
+    assert torch.equal(fp.unroll(family.map, problem, guarded.train(), steps=30).x, bare.x)
+    assert torch.equal(fp.unroll(family.map, problem, guarded.eval(), steps=30).x, watched.x)
+    assert not torch.equal(watched.x, bare.x)
+    assert (watched.residual[-1] < bare.residual[-1]).any()
+
+
+def test_the_weights_inside_are_its_own() -> None:
+    signature = RandomElasticNet(5).map.signature
+    plan = Safeguarded("coordinate-gru", hidden=3, steps=2)
+    assert plan.signature is None
+    guarded: Any = plan.bind(signature)
+    assert guarded.signature == signature
+    assert guarded.bind(signature) is guarded
+    inner = dict(guarded.inner.state_dict())
+    assert {name: t for name, t in guarded.state_dict().items() if name.startswith("inner.")}.keys() == {
+        f"inner.{name}" for name in inner
+    }
+    assert list(guarded.parameters()) == list(guarded.inner.parameters()) != []
+    assert guarded.train().inner.training
+    assert not guarded.eval().inner.training
+    plain: Any = Safeguarded("anderson-2").bind(signature)
+    assert plain.state_dict() == {}
+    with pytest.raises(ValueError, match="built for another map"):
+        guarded.bind(RandomElasticNet(6).map.signature)
+
+
 @pytest.mark.parametrize("option", [{"allowance": 0.0}, {"share": 1.0}, {"growth": 1.0}])
 def test_bad_settings(option: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):

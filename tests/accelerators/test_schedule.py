@@ -165,7 +165,7 @@ def test_binding_builds_the_learned_parts() -> None:
     assert bound.bind(signature) is bound
     plain = Schedule([Picard(), Momentum()], steps=[2])
     assert plain.bind(signature) is plain
-    with pytest.raises(ValueError, match="built for another map .*size: 4, not 3"):
+    with pytest.raises(ValueError, match=r"WarmStart was built for another map .*size"):
         bound.bind(RandomElasticNet(3).map.signature)
 
 
@@ -191,3 +191,31 @@ def test_a_warm_start_before_anderson_starts_anderson() -> None:
     expected = fp.unroll(family.map, problem, "anderson-2", steps=8, start=start)
     assert torch.equal(path.x[0], start)
     assert torch.allclose(path.x, expected.x, rtol=1e-12, atol=1e-12)
+
+
+def test_how_long_learned_parts_have_a_say() -> None:
+    gru = fp.accelerators.create("gru", hidden=3, steps=5)
+    assert Schedule([gru, "anderson-2"]).trial == 5
+    assert Schedule(["warm-start", "anderson-2"]).trial == 0
+    assert Schedule(["warm-start", gru, "anderson-2"]).trial == 5
+    assert Schedule([gru, "anderson-2"], steps=[3]).trial == 3
+    assert Schedule(["picard", gru], steps=[4]).trial == 9
+    assert Schedule(["picard", gru, "anderson-2", "picard"], steps=[1, 2, 3]).trial == 3
+    assert Schedule(["picard", "anderson-2"], steps=[4]).trial is None
+
+
+def test_from_a_cold_start_the_last_part_goes_on_alone() -> None:
+    family = RandomElasticNet(5)
+    problem = family.sample(3, generator=torch.Generator().manual_seed(0))
+    schedule = Schedule([Push(1.0, steps=3), "anderson-2"]).bind(family.map.signature)
+    x0 = torch.ones(3, 5, dtype=torch.float64)
+    _, warm = schedule.init(x0, None)
+    cold = schedule.cold(x0)
+    assert [(t.shape, t.dtype) for t in leaves.tensors(warm).values()] == [
+        (t.shape, t.dtype) for t in leaves.tensors(cold).values()
+    ]
+    expected = fp.unroll(family.map, problem, "anderson-2", steps=6, start=x0)
+    x = x0
+    for k in range(6):
+        assert torch.allclose(x, expected.x[k], rtol=1e-12, atol=1e-12)
+        x, cold = schedule.step(fp.Evaluation(x, expected.fx[k], expected.fx[k] - x), cold)

@@ -46,7 +46,7 @@ def hostile() -> Iterator[tuple[str, Any]]:
     large = fp.Signature(10**12, features=10**12)
     yield "signature-large", spec(signature={**large.to_json(), "hash": large.hash})
     for entry in ({"size": "5"}, {"traits": 3}, {"coordinates": [1]}, {"hash": None}, {"more": 1}):
-        yield f"signature-{entry}", spec(signature={**spec()["signature"], **entry})
+        yield f"signature-{entry}", spec("picard", signature={**spec()["signature"], **entry})
     for key, value in (("signature", 3), ("accelerator", 3), ("options", [1]), ("provenance", [1])):
         yield f"{key}-of-another-type", spec("anderson-2", signature=None) | {key: value}
     for key in spec():

@@ -57,3 +57,19 @@ def test_an_accelerator_keeps_the_laws(name):
     if isinstance(accelerator, Learned):
         check_accelerator(accelerator, signature=SIGNATURE)
         check_accelerator(random_weights(accelerator.bind(SIGNATURE)))
+
+
+@pytest.mark.parametrize("name", fp.accelerators.names())
+def test_the_start_of_an_instance_is_its_own_affair(name):
+    accelerator = fp.accelerators.create(name)
+    if isinstance(accelerator, Learned):
+        accelerator = random_weights(accelerator.bind(SIGNATURE))
+    draw = torch.Generator().manual_seed(0)
+    sizes = (SIGNATURE.size, SIGNATURE.features, SIGNATURE.size)
+    given = [torch.randn(BATCH, k, generator=draw, dtype=torch.float64).exp() for k in sizes]
+    before = leaves.tensors(accelerator.init(*given))
+    assert all(len(t) == BATCH for t in before.values())
+    for value in (0.0, 1e3, 1e200, torch.nan):
+        spoilt = [t.index_fill(0, torch.tensor([0]), value) for t in given]
+        after = leaves.tensors(accelerator.init(*spoilt))
+        assert {n for n, t in before.items() if not torch.equal(t[1:], after[n][1:])} == set(), f"row 0 set to {value}"

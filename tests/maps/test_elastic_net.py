@@ -59,6 +59,35 @@ def test_the_paper_s_distribution() -> None:
     assert torch.allclose(nets.mu, 0.001 * largest / 0.5)
 
 
+def test_features_are_what_the_first_steps_are_made_of() -> None:
+    nets = problem()
+    map = ElasticNet(8, beta=0.7, step=1.5)
+    for shared in (False, True):
+        asked = nets._replace(A=nets.A[0]) if shared else nets
+        features = map.featurize(map.setup(asked))
+        assert features.shape == (4, map.signature.features) == (4, 18)
+        for i in range(4):
+            A = nets.A[0 if shared else i]
+            t = 1.5 / (torch.linalg.matrix_norm(A, ord=2) ** 2 + 0.3 * nets.mu[i])
+            pull = A.mT @ nets.b[i]
+            expected = torch.cat([pull, torch.diag(A.mT @ A), nets.mu[i : i + 1], pull.abs().max()[None]])
+            assert torch.allclose(features[i], t * expected, rtol=1e-12)
+
+
+def test_shifted_distributions_are_what_they_say() -> None:
+    """b = A x + noise w: the true x and the noise are read off where the other is left out."""
+    for spread, density in ((1.0, 0.1), (2.0, 0.1), (1.0, 0.4)):
+        family = RandomElasticNet(noise=0.0, density=density, spread=spread)
+        nets = family.sample(400, generator=torch.Generator().manual_seed(0))
+        x = torch.linalg.solve(nets.A, nets.b[:, :, None])[:, :, 0]
+        there = x.abs() > 1e-6
+        assert float(there.double().mean()) == pytest.approx(density, rel=0.1)
+        assert float(x[there].std()) == pytest.approx(spread, rel=0.1)
+    for noise in (0.1, 0.3):
+        nets = RandomElasticNet(noise=noise, density=0.0).sample(200, generator=torch.Generator().manual_seed(0))
+        assert float(nets.b.std()) == pytest.approx(noise, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("options", "message"), [({"beta": 1.5}, "beta"), ({"step": 2.0}, "step"), ({"size": 0}, "size")]
 )

@@ -39,7 +39,7 @@ def test_nothing_to_learn(accelerator: str) -> None:
 
 
 def test_a_loss_that_needs_solutions_needs_a_family_that_has_them() -> None:
-    with pytest.raises(ValueError, match='loss "solution" needs solutions .* RandomElasticNet has none.*"log-error"'):
+    with pytest.raises(ValueError, match=r'loss "solution" needs solutions .* RandomElasticNet has none.*"log-error"'):
         train(RandomElasticNet(3), network(), loss="solution", **SMALL)
     with pytest.raises(ValueError, match="MeanStart needs solutions"):
         train(RandomElasticNet(3), fp.accelerators.create("mean-start"), **SMALL)
@@ -55,7 +55,7 @@ BAD: dict[str, tuple[type[Exception], dict[str, Any]]] = {
     "accelerator: expected an Accelerator": (TypeError, {"accelerator": 3}),
     "did you mean 'gru'": (LookupError, {"accelerator": "grue"}),
     "options: these belong": (ValueError, {"options": {"gru": {"hidden": 3}}}),
-    "built for another map .*size: 2, not 3": (
+    "built for another map .*size": (
         ValueError,
         {"accelerator": network().bind(RandomAffine(3).map.signature), "family": RandomAffine(2)},
     ),
@@ -96,9 +96,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_says_where(folder: bool, 
     instance, after = int(batch_of(9, Plan(**plan))[1]), 6 * 9 + 2  # the third evaluation of update 10
     seen: list[Report] = []
     with pytest.raises(TrainingError) as stopped:
-        train(
-            Cracking(instance, after), network(), out=tmp_path if folder else None, report=seen.append, **plan
-        )
+        train(Cracking(instance, after), network(), out=tmp_path if folder else None, report=seen.append, **plan)
     message = str(stopped.value)
     assert f"update 10: not finite at evaluation 3 of training instance {instance};" in message
     assert "learning_rate" in message
@@ -154,6 +152,8 @@ def test_gradients_that_are_not_finite_are_skipped_and_then_stop_the_run(monkeyp
     count = iter(range(1000))
     bad |= set(range(20, 20 + MOST_SKIPPED))
     method = Factor(Alike().map.signature)
-    with pytest.raises(TrainingError, match=f"update 30: the gradient was not finite {MOST_SKIPPED} times in a row.*best"):
+    with pytest.raises(
+        TrainingError, match=f"update 30: the gradient was not finite {MOST_SKIPPED} times in a row.*best"
+    ):
         train(Alike(), method, report=report, **plan)
     assert len(factors) == 20 + MOST_SKIPPED - 1

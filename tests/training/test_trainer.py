@@ -15,7 +15,7 @@ from fixedpoint.iterate import Iteration, roll
 from fixedpoint.training import Plan, Report, train
 from fixedpoint.training.losses import LOSSES, Scene
 from fixedpoint.training.trainer import Trainer, batch_of
-from maps.affine import RandomAffine
+from maps.affine import Affine, RandomAffine
 from maps.elastic_net import RandomElasticNet
 from tests.training.toys import SMALL, Alike, Factor, OneMatrix, gradients
 
@@ -206,6 +206,23 @@ def test_one_window_and_checkpoints_change_no_gradient(kind: str, plan: dict[str
         assert sum(float(g.abs().sum()) for g in one) > 1e-3
         for a, b in zip(one, two, strict=True):
             assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_checkpoints_evaluate_the_map_again() -> None:
+    class Counting(Affine):
+        calls = 0
+
+        def forward(self, x: Tensor, context: Any) -> Tensor:
+            self.calls += torch.is_grad_enabled()
+            return super().forward(x, context)
+
+    counts = []
+    for checkpoint in (False, True):
+        family = Alike()
+        family.map = Counting(3)
+        gradients(family, Factor(), updates=2, first_horizon=6, checkpoint=checkpoint)
+        counts.append(family.map.calls)
+    assert counts == [12, 24], "which is how they save memory"
 
 
 def test_a_shorter_window_cuts_the_gradient() -> None:

@@ -50,7 +50,7 @@ class Lasso(ConicFamily):
     ) -> None:
         if form not in ("quadratic", "conic"):
             raise ValueError(f'form: expected "quadratic" or "conic", got {form!r}')
-        if not 0 <= nonzeros <= 50:
+        if isinstance(nonzeros, bool) or not isinstance(nonzeros, int) or not 0 <= nonzeros <= 50:
             raise ValueError(f"nonzeros: expected a whole number from 0 to 50, got {nonzeros!r}")
         if not noise >= 0 or not size >= 0:
             raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")

@@ -10,7 +10,7 @@ from sklearn.linear_model import Lasso as Reference
 import fixedpoint as fp
 from maps.scs import solve
 from maps.scs.families import diabetes
-from maps.scs.families.lasso import Lasso, _draw
+from maps.scs.families.lasso import Lasso
 
 SIZES = {"conic": (102, 204, 5204, {"l": 100, "q": [101, 3]}), "quadratic": (200, 200, 5300, {"z": 100, "l": 100})}
 
@@ -28,7 +28,7 @@ def test_lasso_has_the_paper_s_sizes(form: str) -> None:
 @pytest.mark.parametrize("form", SIZES)
 def test_lasso_is_the_lasso(form: str) -> None:
     """Both forms give scikit-learn's coefficients."""
-    X, Y, penalty = _draw(torch.Generator().manual_seed(7))
+    X, Y, penalty = Lasso(form)._draw(torch.Generator().manual_seed(7))
     reference = Reference(alpha=penalty / 200, fit_intercept=False, tol=1e-12, max_iter=100_000).fit(X, Y)
     programs = Lasso(form).sample(1, generator=torch.Generator().manual_seed(7))
     solution = solve(programs, "anderson-2", eps_abs=1e-8, eps_rel=1e-8, scale=5.0)
@@ -55,3 +55,41 @@ def test_diabetes_lasso_is_the_lasso() -> None:
 def test_unknown_form() -> None:
     with pytest.raises(ValueError, match="form"):
         Lasso("dual")
+
+
+def test_shifted_lassos_are_what_they_say() -> None:
+    """Y = X beta + noise: beta and noise are read off by least squares."""
+    for options, nonzeros, size, noise in (
+        ({}, 5, 1.0, 0.1),
+        ({"noise": 0.2}, 5, 1.0, 0.2),
+        ({"nonzeros": 10}, 10, 1.0, 0.1),
+        ({"size": 2.0}, 5, 2.0, 0.1),
+    ):
+        family = Lasso(**options)
+        generator = torch.Generator().manual_seed(0)
+        draws = [family._draw(generator) for _ in range(30)]
+        found = [np.linalg.lstsq(X, Y, rcond=None)[0] for X, Y, _ in draws]
+        true = np.stack([np.where(np.abs(beta) > 6 * noise / 10, beta, 0) for beta in found])
+        assert (true != 0).sum(1).mean() == pytest.approx(nonzeros, rel=0.12), "all but the smallest"
+        assert np.sqrt((true**2).sum() / (30 * nonzeros)) == pytest.approx(size, rel=0.2)
+        left = np.concatenate([Y - X @ beta for (X, Y, _), beta in zip(draws, found, strict=True)])
+        assert left.std() == pytest.approx(noise * np.sqrt(0.5), rel=0.1), "of 100 samples, 50 are fitted away"
+        X, Y, penalty = draws[0]
+        assert penalty == pytest.approx(0.1 * np.abs(X.T @ Y).max())
+
+
+def test_shifted_diabetes_lassos_are_what_they_say() -> None:
+    def drawn(**options: object) -> tuple[torch.Tensor, torch.Tensor]:
+        family = diabetes.DiabetesLasso(**options)  # type: ignore[arg-type]
+        c = family.sample(200, generator=torch.Generator().manual_seed(0)).c
+        return c[:, :10], c[:, 10] / c[:, :10].abs().amax(1)
+
+    slope, share = drawn()
+    assert 0.003 <= share.min() < 0.0035
+    assert 0.45 < share.max() <= 0.5
+    assert torch.allclose(drawn(size=2.0)[0], 2 * slope)
+    assert torch.allclose(drawn(penalties=[0.006, 1.0])[1], 2 * share)
+    noisy = drawn(noise=1.0)[0]
+    # X'w for normal w and columns of length 1: a standard deviation of 1, times 2
+    assert float((noisy - slope).std()) == pytest.approx(2.0, rel=0.1)
+    assert torch.allclose(drawn(noise=0.0)[0], slope)
