@@ -127,7 +127,7 @@ class Safeguarded(nn.Module, Accelerator):
     def calibrate(self, sizes: Tensor) -> None:
         """Take note of what is usual: residual norms (T, N) of N instances, evaluation by evaluation, T > trial."""
         if self.inner.trial is not None:
-            sizes = sizes[: self.inner.trial + 1]
+            sizes = sizes[: self.inner.trial + 1].nan_to_num(posinf=torch.finfo(sizes.dtype).max ** 0.5)
             first = torch.where(sizes[:1] > 0, sizes[:1], torch.ones_like(sizes[:1]))
             self.usual.copy_(torch.stack([sizes.amax(1), (sizes / first).amax(1)]))
 

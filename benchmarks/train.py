@@ -25,10 +25,10 @@ JOBS = 2
 
 _SLOW = "--updates 1000 --instances 1000 --learning-rate 0.002"
 _MIDDLE = "--updates 300 --instances 800 --learning-rate 0.003"
-_FAST = "--updates 600 --instances 4000 --batch 64 --learning-rate 0.003 --option validate_every=100"
+_FAST = "--updates 500 --instances 4000 --learning-rate 0.003 --option validate_every=100"
 _LONG = "--updates 1000 --instances 4000 --batch 64 --learning-rate 0.003 --option validate_every=100"
 _CELL = "--updates 300 --instances 500 --learning-rate 0.007"
-_SMALL_CELL = "--updates 400 --instances 4000 --batch 64 --learning-rate 0.005 --option validate_every=100"
+_SMALL_CELL = "--updates 300 --instances 2000 --learning-rate 0.007 --option validate_every=100"
 
 RECIPES: dict[str, dict[str, str]] = {
     "lasso.paper": {
@@ -64,10 +64,10 @@ RECIPES: dict[str, dict[str, str]] = {
         "coordinate-gru": f"{_SMALL_CELL} --horizon 16 --option coordinate-gru.base=anderson-2",
     },
     "value-iteration": {
-        "gru+anderson-2": f"{_FAST} --horizon 26 --option gru.steps=8 --option gru.hidden=64",
-        "lstm+anderson-2": f"{_FAST} --horizon 26 --option lstm.steps=8 --option lstm.hidden=64",
-        "warm-start+anderson-2": f"{_FAST} --horizon 24",
-        "coordinate-gru": f"{_SMALL_CELL} --horizon 26 --option coordinate-gru.base=anderson-2",
+        "gru+anderson-2": f"{_FAST} --horizon 22 --option gru.steps=8 --option gru.hidden=64",
+        "lstm+anderson-2": f"{_FAST} --horizon 22 --option lstm.steps=8 --option lstm.hidden=64",
+        "warm-start+anderson-2": f"{_FAST} --horizon 22",
+        "coordinate-gru": f"{_SMALL_CELL} --horizon 22 --option coordinate-gru.base=anderson-2",
     },
 }
 

@@ -111,6 +111,7 @@ def untouched_globals(case: AcceleratorCase) -> None:
 @accelerator_law("rows-independent")
 def rows_independent(case: AcceleratorCase) -> None:
     """Row i of a point and of a state depends on row i only: bit for bit at a fixed batch."""
+    _starts_independent(case)
     for problem, metric in zip((case.easy, case.problem), case.metrics, strict=True):
         moments = case.rollout(max(_DEPTHS) + 1, problem, metric)
         for depth in _DEPTHS:
@@ -132,6 +133,19 @@ def rows_independent(case: AcceleratorCase) -> None:
                 x, _ = case.accelerator.step(*select_rows((moment.at, moment.before), index))
                 if bool((distance(x, moment.x[index]) > _tolerance(case)).any()):
                     raise Violation(f"after {depth} steps the answer changes when instances are {what}: {COUPLED}")
+
+
+def _starts_independent(case: AcceleratorCase) -> None:
+    """The same of `init`."""
+    x0, features = case.map.initial(case.problem), case.map.featurize(case.problem)
+    given = features if case.accelerator.uses_features else None
+    before = named(*case.accelerator.init(x0 + 1, given, case.metrics[1]))
+    spoilt = None if given is None else with_first(given, 1e3)
+    after = named(*case.accelerator.init(with_first(x0 + 1, 1e3), spoilt, case.metrics[1]))
+    for name, old in before.items():
+        rows = torch.nonzero(changed_rows(old, after[name])[1:]).flatten()
+        if rows.numel():
+            raise Violation(f"row {int(rows[0]) + 1} of the start's {name} changed with the start of row 0: {COUPLED}")
 
 
 def _tolerance(case: AcceleratorCase) -> float:

@@ -177,6 +177,9 @@ def train(
     file = comparison.settings_file(family, settings, setting)
     family_options, anderson = comparison.starting_point(family, setting, file)
     parts, plan = _options(option or [])
+    own = ("loss", "weights", "horizon", "updates", "instances", "batch", "learning_rate", "seed")
+    if doubled := [name for name in own if name in plan]:
+        raise ValueError(f"option: {doubled[0]} has an option of its own, --{doubled[0].replace('_', '-')}")
     if "anderson-2" in accelerator.split("+"):
         parts["anderson-2"] = {**anderson, **parts.get("anderson-2", {})}
     folder = out or comparison.LOCAL_TRAINING / comparison.label(family, setting) / accelerator

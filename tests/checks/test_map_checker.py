@@ -30,6 +30,9 @@ class Ranking(fp.FixedPointMap):
     def retract(self, x, context):
         return x / x.abs().sum(1, keepdim=True)
 
+    def normalized(self, x, context):
+        return self.retract(x, context)
+
 
 class Weighted(Affine):
     """An affine map in rescaled coordinates: a contraction in its metric only."""

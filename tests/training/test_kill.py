@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ from tests.training import killing
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.training.killing", str(tmp_path), "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
