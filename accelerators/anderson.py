@@ -195,8 +195,10 @@ class AndersonII(Anderson):
 
 def mix(at: Evaluation, state: AndersonState, gamma: Tensor, relaxation: Tensor | float) -> Tensor:
     """(B, n) the next point for weights (B, m); a relaxation per instance is (B, 1)."""
-    left = at.residual - combine(gamma, state.dr)
-    return at.x - combine(gamma, state.dx) + relaxation * left
+    whole = at.fx - combine(gamma, state.dx) - combine(gamma, state.dr)
+    if isinstance(relaxation, float | int) and relaxation == 1:
+        return whole
+    return whole - (1 - relaxation) * (at.residual - combine(gamma, state.dr))
 
 
 def _rows_times(rows: Tensor, vector: Tensor) -> Tensor:

@@ -22,15 +22,15 @@ HERE = Path(__file__).parent
 CLASSICAL = ("picard", "momentum", "anderson-1", "anderson-2", "safeguarded")
 TRIVIAL = ("mean-start+anderson-2", "nearest-start+anderson-2", "ridge-start+anderson-2")
 RUNS = {
-    "lasso.paper": 50,
-    "lasso": 60,
-    "diabetes-lasso": 60,
-    "elastic-net": 100,
-    "pagerank": 60,
-    "value-iteration": 100,
+    "lasso.paper": (256, 50),
+    "lasso": (128, 50),
+    "diabetes-lasso": (256, 60),
+    "elastic-net": (256, 100),
+    "pagerank": (256, 60),
+    "value-iteration": (256, 100),
 }
-"""Evaluations per family, or FAMILY.SETTING."""
-INSTANCES, SEED = 256, 0
+"""Held-out instances and evaluations per family, or FAMILY.SETTING."""
+SEED = 0
 
 
 def main() -> None:
@@ -39,12 +39,13 @@ def main() -> None:
     if unknown := [name for name in wanted if name not in RUNS]:
         sys.exit(f"no runs for {', '.join(unknown)}; there are {', '.join(RUNS)}")
     for name in wanted:
+        instances, steps = RUNS[name]
         family, _, setting = name.partition(".")
         found = comparison.compare(
             family,
             [*CLASSICAL, *TRIVIAL, *comparison.trained_files(family, setting or None)],
-            instances=INSTANCES,
-            steps=RUNS[name],
+            instances=instances,
+            steps=steps,
             seed=SEED,
             settings=comparison.settings_file(family, setting=setting or None),
             setting=setting or None,

@@ -39,10 +39,10 @@ RECIPES: dict[str, dict[str, str]] = {
         "coordinate-gru+anderson-2": f"{_CELL} --horizon 24 --option coordinate-gru.steps=12",
     },
     "lasso": {
-        "gru+anderson-2": f"{_MIDDLE} --horizon 14 --option gru.steps=7",
-        "lstm+anderson-2": f"{_MIDDLE} --horizon 14 --option lstm.steps=7",
-        "warm-start+anderson-2": f"{_MIDDLE} --horizon 14",
-        "coordinate-gru": f"{_CELL} --horizon 15 --option coordinate-gru.base=anderson-2",
+        "gru+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14 --option gru.steps=7",
+        "lstm+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14 --option lstm.steps=7",
+        "warm-start+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14",
+        "coordinate-gru": f"{_CELL} --batch 16 --horizon 15 --option coordinate-gru.base=anderson-2",
     },
     "diabetes-lasso": {
         "gru+anderson-2": f"{_FAST} --horizon 20 --option gru.steps=8 --option gru.hidden=64",

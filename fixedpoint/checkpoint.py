@@ -94,6 +94,11 @@ def provenance(path: str | Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def digest(accelerator: Accelerator) -> str:
+    """Hex digest of an accelerator's weights."""
+    return _digest("", _weights(accelerator))
+
+
 def _weights(accelerator: Accelerator) -> dict[str, Tensor]:
     return dict(accelerator.state_dict()) if isinstance(accelerator, nn.Module) else {}
 

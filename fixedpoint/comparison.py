@@ -296,9 +296,11 @@ def compare(
             evaluations, errors, spent = measure_peer(row.peer, problem, steps=steps, horizon=max(steps, PEER_HORIZON))
         else:
             assert row.accelerator is not None
-            errors, spent = measure(bound, row.accelerator, problem, steps=steps)
+            repeats = 3 if row.shift is None else 1  # of shifted rows only the errors are shown
+            errors, spent = measure(bound, row.accelerator, problem, steps=steps, repeats=repeats)
             evaluations = np.arange(1, steps + 1)
-            residuals = fixed_point_residuals(bound, row.accelerator, problem, steps)
+            if row.shift is None:
+                residuals = fixed_point_residuals(bound, row.accelerator, problem, steps)
         identity: Record = {"family": family, "form": bound.form, "accelerator": row.name, "variant": row.variant}
         identity |= {"peer": row.peer is not None, "seed": seed, "steps": steps, "error": bound.error_kind}
         identity |= {"setting": setting, "shift": row.shift, "training": _told(row.training)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -121,21 +122,22 @@ def roll(iteration: Iteration, steps: int, *, proceed: bool = False, checkpoint:
     """
 
     def round_(x: Tensor, state: Any, *, advance: bool) -> tuple[Any, Tensor, Any]:
-        iteration.x, iteration.state = x, state
-        at, aux, assessment = iteration.evaluate()
+        here = copy(iteration)  # a round that the backward pass computes again must not move the iteration back
+        here.x, here.state = x, state
+        at, aux, assessment = here.evaluate()
         if advance:
-            iteration.advance(at)
-        record = (at.x, at.fx, assessment.residual, iteration.map.output(at, aux, iteration.context))
-        return record, iteration.x, iteration.state
+            here.advance(at)
+        record = (at.x, at.fx, assessment.residual, here.map.output(at, aux, here.context))
+        return record, here.x, here.state
 
     rounds = []
     for step in range(steps):
         run = partial(round_, advance=proceed or step + 1 < steps)
         if checkpoint:
-            record, x, state = torch_checkpoint(run, iteration.x, iteration.state, use_reentrant=False)
-            iteration.x, iteration.state = x, state
+            found = torch_checkpoint(run, iteration.x, iteration.state, use_reentrant=False)
         else:
-            record, _, _ = run(iteration.x, iteration.state)
+            found = run(iteration.x, iteration.state)
+        record, iteration.x, iteration.state = found
         rounds.append(record)
     return Trajectory(*leaves.transform(lambda *ts: torch.stack(ts), rounds[0], *rounds[1:]))
 

@@ -79,7 +79,7 @@ class Learned(nn.Module, Accelerator):
         """Build what the signature asks for, if there is one. The global random state is left alone."""
         if self.signature is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+                torch.default_generator.manual_seed(self.seed)
                 self.build(self.signature)
         self.eval()
 

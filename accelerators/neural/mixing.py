@@ -84,7 +84,7 @@ class Mixing(Learned):
         anderson = self.anderson.record(at, state.anderson)
         gamma = self.anderson.weights(at.residual, anderson)
         factors, relaxation = self._answer(at, anderson, gamma)
-        over = state.seen >= self.steps
+        over = (state.seen >= self.steps) | (state.seen <= self.start)  # no history yet: plain
         gamma = freeze(over, gamma, gamma * factors)
         mixed = mix(at, anderson, gamma, freeze(over, torch.ones_like(relaxation), relaxation))
         following = torch.where(torch.isfinite(mixed).all(1, keepdim=True), mixed, at.fx)

@@ -32,7 +32,8 @@ def train(
     Args:
         family: a registered name, or a family.
         accelerator: an expression of registered names such as "gru" or "warm-start+anderson-2" (then it is trained
-            inside a safeguard that stands aside meanwhile), or an accelerator, trained as it is and in place.
+            inside a safeguard that stands aside meanwhile), or an accelerator, trained as it is: in place, if it was
+            built. One that was trained before keeps the normalisation of its inputs.
         family_options: constructor arguments of a family given by name, its map's settings among them.
         options: constructor arguments of the parts of an expression, by name: {"gru": {"hidden": 64}}.
         out: the run's folder (see `fixedpoint.training.run`); an interrupted run goes on from it. None: no files.
@@ -70,6 +71,8 @@ def train(
     if out is not None:
         described = composition.describe(bound)
         content = {"family": named, "signature": family.map.signature.hash, **described, "plan": asked.to_json()}
+        if bound.provenance is not None:
+            content["from"] = checkpoint.digest(bound)
         folder = Folder(Path(out), content)
     trainer = Trainer(family, bound, asked, folder, report)
     trained = trainer.run()

@@ -60,15 +60,17 @@ class Folder:
     """
 
     def __init__(self, path: Path, plan: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self.plan = path, json.loads(json.dumps(plan))
         files.check_folder(path)
-        plan = json.loads(json.dumps(plan))
         if (path / PLAN).exists():
-            self._compare(plan)
+            self._compare(self.plan)
         elif path.is_dir() and any((path / name).exists() for name in (STATE, BEST, TRAINED, LOG)):
             raise ValueError(f"out: {path} holds a run without its {PLAN}; choose another folder")
-        else:
-            files.write_text(path / PLAN, json.dumps(plan, indent=2) + "\n")
+
+    def begin(self) -> None:
+        """Claim the folder for this plan; not before the run is known to be possible: a mistake leaves nothing."""
+        if not (self.path / PLAN).exists():
+            files.write_text(self.path / PLAN, json.dumps(self.plan, indent=2) + "\n")
 
     def _compare(self, plan: dict[str, Any]) -> None:
         try:

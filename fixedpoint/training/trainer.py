@@ -21,8 +21,9 @@ from fixedpoint.evaluation import evaluations_to, generator, score, trace
 from fixedpoint.iterate import Iteration, resolve, roll
 from fixedpoint.learned import Calibrated, Examples, Learned
 from fixedpoint.protocol import Accelerator, ProblemFamily
-from fixedpoint.training.losses import LOSSES, NEEDS_SOLUTIONS, Scene
+from fixedpoint.training.losses import LOSSES
 from fixedpoint.training.plan import Plan
+from fixedpoint.training.pool import Pool, batch_of, draw
 from fixedpoint.training.run import BEST, Folder, Progress
 
 SAVE_EVERY = 20.0
@@ -47,20 +48,6 @@ class Report(NamedTuple):
     """Median evaluations to 1e-3 on the validation instances; inf: not reached; None: not validated yet."""
     score: float | None
     """Of the best validation so far."""
-
-
-class Pool(NamedTuple):
-    """The training instances, prepared once."""
-
-    problem: Any
-    context: Any
-    solutions: Tensor | None
-
-    def scene(self, family: ProblemFamily, index: Tensor, floor: float) -> Scene:
-        """The instances in `index`."""
-        problem = leaves.take(self.problem, family.map.ranks, index)
-        solutions = None if self.solutions is None else self.solutions[index]
-        return Scene(family, problem, select_rows(self.context, index), solutions, floor)
 
 
 class Trainer:
@@ -109,8 +96,12 @@ class Trainer:
             self._restore(saved[1])
         if not self.progress.over:
             spent = self.progress.seconds
-            pool = self._pool()
-            if saved is None:
+            pool = draw(self.family, self.accelerator, self.plan)
+            if self.folder is not None:
+                self.folder.begin()
+            if (
+                saved is None and self.accelerator.provenance is None
+            ):  # trained weights go with what they were fitted to
                 self._fit(pool)
             self._loop(pool, began - spent)
         if self.best is not None:
@@ -149,22 +140,6 @@ class Trainer:
             if log is not None:
                 log.close()
 
-    def _pool(self) -> Pool:
-        plan, family = self.plan, self.family
-        problem = family.sample(plan.instances, generator=generator(plan.seed, "train"))
-        needed = plan.loss in NEEDS_SOLUTIONS or any(
-            isinstance(m, Learned) and m.needs_solutions for m in self.module.modules()
-        )
-        solutions = family.solutions(problem) if needed else None
-        if needed and solutions is None:
-            what = f'loss "{plan.loss}"' if plan.loss in NEEDS_SOLUTIONS else type(self.accelerator).__name__
-            raise ValueError(
-                f"loss: {what} needs solutions to learn from, but {type(family).__name__} has none; write its "
-                '`solutions`, or choose loss "log-error" or "log-residual"'
-            )
-        with torch.no_grad():
-            return Pool(problem, family.map.setup(problem), solutions)
-
     def _fit(self, pool: Pool) -> None:
         """Let every learned part look at plain iterations before the first update."""
         count = min(EXAMPLES, self.plan.instances)
@@ -201,10 +176,8 @@ class Trainer:
                 losses = LOSSES[plan.loss](judged, scene)
                 self._check(losses, update, first, index)
                 loss = (weights[first:end, None] * losses).sum() / len(index)
-                ahead = iteration.x, iteration.state  # checkpointed rounds that are computed again move it back
                 if loss.requires_grad:
                     loss.backward()
-                iteration.x, iteration.state = ahead
                 total += float(loss.detach())
             iteration.detach()
         norm = nn.utils.clip_grad_norm_(self.parameters, plan.clip)
@@ -299,15 +272,6 @@ class Trainer:
         for number, parameter in enumerate(self.parameters):
             if moments := part(f"optimizer/{number}/"):
                 self.optimizer.state[parameter] = moments
-
-
-def batch_of(update: int, plan: Plan) -> Tensor:
-    """(batch,) the instances of an update: every epoch a new order, drawn from the seed and the epoch alone."""
-    per_epoch = plan.instances // plan.batch
-    epoch, place = divmod(update, per_epoch)
-    state = np.random.SeedSequence([plan.seed, 7, epoch]).generate_state(1, np.uint64)[0]
-    order = torch.randperm(plan.instances, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
-    return order[place * plan.batch : (place + 1) * plan.batch]
 
 
 def windows(horizon: int, window: int | None) -> Iterator[tuple[int, int]]:
