@@ -138,16 +138,27 @@ class Safeguarded(nn.Module, Accelerator):
         start = freeze(torch.isfinite(x1).all(1), x1, x0)
         if self.inner.trial is not None and not self.training:
             seen = torch.where(self.usual[0, 0] < 0, seen - 1, seen)
-        return freeze(seen < 0, x0, start), SafeguardState(
+        return freeze(seen < 0, x0, start), self._account_of(x0, start, inner, seen, metric)
+
+    def cold(self, x0: Tensor, metric: Tensor | None = None) -> SafeguardState:
+        """With the inner one cold, and the gate behind."""
+        inner = self.inner.cold(x0, metric)
+        beyond = torch.full_like(x0[:, 0], 1 + (self.inner.trial or 0), dtype=torch.int64)
+        return self._account_of(x0, x0, inner, beyond, metric)
+
+    def _account_of(self, x0: Tensor, start: Tensor, inner: Any, seen: Tensor, metric: Tensor | None) -> SafeguardState:
+        """The state before the first evaluation."""
+        infinite = torch.full_like(x0[:, 0], torch.inf)
+        return SafeguardState(
             inner=inner,
             cold=x0,
             start=start,
             fallback=x0,
-            best=torch.full_like(x0[:, 0], torch.inf),
-            budget=torch.full_like(x0[:, 0], self.allowance),
+            best=infinite,
+            budget=torch.full_like(infinite, self.allowance),
             proposed=torch.zeros_like(seen, dtype=torch.bool),
             seen=seen,
-            first=torch.full_like(x0[:, 0], torch.inf),
+            first=infinite.clone(),
             metric=torch.ones_like(x0) if metric is None else metric.expand_as(x0),
         )
 

@@ -24,9 +24,9 @@ TRIVIAL = ("mean-start+anderson-2", "nearest-start+anderson-2", "ridge-start+and
 RUNS = {
     "lasso.paper": (256, 50),
     "lasso": (128, 50),
-    "diabetes-lasso": (256, 60),
+    "diabetes-lasso": (256, 50),
     "elastic-net": (256, 100),
-    "pagerank": (256, 60),
+    "pagerank": (256, 50),
     "value-iteration": (256, 100),
 }
 """Held-out instances and evaluations per family, or FAMILY.SETTING."""

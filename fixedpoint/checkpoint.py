@@ -6,7 +6,6 @@ the file holds. A digest over description and weights tells a damaged file from 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +41,7 @@ def save(accelerator: Accelerator, path: str | Path) -> Path:
     path = Path(path)
     description = composition.describe(accelerator)
     _check_parts(accelerator)
-    weights = {name: t.detach().clone().contiguous() for name, t in _weights(accelerator).items()}
+    weights = {name: t.detach().cpu().clone().contiguous() for name, t in _weights(accelerator).items()}
     if bad := [name for name, t in weights.items() if not bool(torch.isfinite(t).all())]:
         raise ValueError(f"accelerator: {bad[0]} is not finite; such weights are not worth keeping")
     signature = accelerator.signature
@@ -53,7 +52,7 @@ def save(accelerator: Accelerator, path: str | Path) -> Path:
         "provenance": None if accelerator.provenance is None else dict(accelerator.provenance),
     }
     text = json.dumps(spec, sort_keys=True, allow_nan=False)
-    header = {_KEY: text, "digest": _digest(text, weights)}
+    header = {_KEY: text, "digest": files.digest(text, weights)}
     with files.replacing(path) as temporary:
         temporary.write_bytes(to_bytes(weights, metadata=header))
     return path
@@ -96,7 +95,7 @@ def provenance(path: str | Path) -> Mapping[str, Any]:
 
 def digest(accelerator: Accelerator) -> str:
     """Hex digest of an accelerator's weights."""
-    return _digest("", _weights(accelerator))
+    return files.digest("", {name: t.detach().cpu() for name, t in _weights(accelerator).items()})
 
 
 def _weights(accelerator: Accelerator) -> dict[str, Tensor]:
@@ -130,7 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"checkpoint {path}: truncated or damaged ({error})") from None
     if _KEY not in header:
         raise ValueError(f"checkpoint {path}: a safetensors file, but not one of ours")
-    if header.get("digest") != _digest(header[_KEY], weights):
+    if header.get("digest") != files.digest(header[_KEY], weights):
         raise ValueError(f"checkpoint {path}: damaged, its contents do not match their digest")
     try:
         spec = json.loads(header[_KEY])
@@ -161,12 +160,3 @@ def _fill(accelerator: Accelerator, weights: dict[str, Tensor], path: Path) -> N
     if isinstance(accelerator, nn.Module):
         accelerator.load_state_dict(weights, assign=True)
         accelerator.eval()
-
-
-def _digest(text: str, weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(weights):
-        t = weights[name]
-        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-        digest.update(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
-    return digest.hexdigest()

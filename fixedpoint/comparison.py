@@ -154,7 +154,7 @@ def configure(family: str, accelerator: str, settings: Path | None, setting: str
 
 def _trained(family: str, path: Path, setting: str | None) -> Configured:
     method = checkpoint.load(path)
-    found = (method.provenance or {}).get("family", {})
+    found = _family_of(method.provenance, path)
     if found.get("name") != family:
         raise ValueError(f"checkpoint {path}: trained on family {found.get('name')!r}, not {family!r}")
     fixed = json.loads(json.dumps(setting_options(family, setting)))
@@ -169,16 +169,33 @@ def _trained(family: str, path: Path, setting: str | None) -> Configured:
     return Configured(bound, method, {"family": found["options"]}, method.provenance)
 
 
+def _family_of(provenance: Mapping[str, Any] | None, path: Path) -> dict[str, Any]:
+    """The family that a training tells of.
+
+    Raises:
+        ValueError: it tells of none, or not all that a table needs.
+    """
+    told = provenance or {}
+    found, plan = told.get("family"), told.get("plan")
+    if not isinstance(found, dict) or not isinstance(plan, dict) or not isinstance(found.get("options"), dict):
+        raise ValueError(f"checkpoint {path}: it does not say what it was trained on")
+    if missing := [name for name in ("minutes", "updates") if name not in told] + [
+        name for name in ("instances", "seed") if name not in plan
+    ]:
+        raise ValueError(f"checkpoint {path}: what it says of its training lacks {', '.join(missing)}")
+    return found
+
+
 def _has_weights(accelerator: str) -> bool:
-    """Whether an expression names a learned accelerator."""
-    kinds = [accelerators.load(name.strip()) for name in accelerator.split("+")]
+    """Whether an expression names several accelerators, or a learned one."""
+    kinds = [accelerators.load(name) for name in composition.names(accelerator)]
     return len(kinds) > 1 or any(isinstance(kind, type) and issubclass(kind, Learned) for kind in kinds)
 
 
 def _fitted(family: str, accelerator: str, settings: Path | None, setting: str | None) -> Configured:
     """A closed-form start, fitted here and now; what needs gradient training is refused."""
     family_options, anderson = starting_point(family, setting, settings)
-    given = {"anderson-2": anderson} if "anderson-2" in accelerator.split("+") else {}
+    given = {"anderson-2": anderson} if "anderson-2" in composition.names(accelerator) else {}
     method = composition.compose(accelerator, given).bind(families.create(family, **family_options).map.signature)
     if isinstance(method, nn.Module) and list(method.parameters()):
         known = ", ".join(trained_files(family, setting)) or "none"
@@ -193,7 +210,6 @@ def _fitted(family: str, accelerator: str, settings: Path | None, setting: str |
         family_options=family_options,
         options=given,
         instances=BASELINE_INSTANCES,
-        validation=1,
         evaluations=1,
     )
     bound = families.create(family, **family_options)

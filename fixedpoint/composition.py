@@ -18,6 +18,18 @@ _PLAIN = (bool, int, float, str, type(None))
 _DEPTH = 8
 
 
+def names(expression: str) -> list[str]:
+    """The parts of "a+b".
+
+    Raises:
+        ValueError: an empty part.
+    """
+    found = [name.strip() for name in expression.split("+")]
+    if not all(found):
+        raise ValueError(f"accelerator: expected registered names joined by '+', got {expression!r}")
+    return found
+
+
 def compose(expression: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Accelerator:
     """The safeguarded accelerator that an expression names, unbound.
 
@@ -30,13 +42,11 @@ def compose(expression: str, settings: Mapping[str, Mapping[str, Any]] | None = 
         RegistryError: an unknown name; ValueError: an empty part, settings for a name that is not there, a part
             that cannot be followed by another; TypeError: arguments that do not fit.
     """
-    names = [name.strip() for name in expression.split("+")]
-    if not all(names):
-        raise ValueError(f"accelerator: expected registered names joined by '+', got {expression!r}")
+    wanted = names(expression)
     given = {name: dict(values) for name, values in (settings or {}).items()}
-    if unknown := given.keys() - {*names, "safeguarded"}:
+    if unknown := given.keys() - {*wanted, "safeguarded"}:
         raise ValueError(f"options: {expression!r} has no part named {sorted(unknown)}")
-    parts = [accelerators.create(name, **given.get(name, {})) for name in names]
+    parts = [accelerators.create(name, **given.get(name, {})) for name in wanted]
     inner = parts[0] if len(parts) == 1 else accelerators.create("schedule", parts=parts)
     return accelerators.create("safeguarded", inner=inner, **given.get("safeguarded", {}))
 

@@ -255,7 +255,7 @@ def record(
         residuals: (K, B) normalised fixed-point residuals, see `fixed_point_residuals`.
     """
     steps = identity["steps"]
-    marks = sorted({k for k in (5, 10, 20, 50) if k <= steps} | {steps})
+    marks = sorted({k for k in (5, 10, 20, 30, 50) if k <= steps} | {steps})
     return {
         **identity,
         "instances": errors.shape[1],

@@ -1,12 +1,16 @@
-"""Writing results: whole or not at all, so that a half-written file never replaces a good one."""
+"""Files: written whole or not at all, so that a half-written one never replaces a good one; digests of contents."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -59,3 +63,13 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise OSError(f"out: expected a file, {path} is a folder")
     check_folder(path.parent)
+
+
+def digest(text: str, weights: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 of a text and of named tensors (on the CPU), their shapes and dtypes included."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(weights):
+        t = weights[name]
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+    return digest.hexdigest()

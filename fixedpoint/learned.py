@@ -123,3 +123,17 @@ def options(accelerator: Accelerator) -> dict[str, object]:
 def rebuilt(accelerator: Kind, **changes: object) -> Kind:
     """A new accelerator of the same kind with the same arguments but for the `changes`."""
     return type(accelerator)(**{**options(accelerator), **changes})
+
+
+def require_counts(**values: object) -> None:
+    """Raise ValueError, naming the argument, for what is no whole number >= 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
+
+
+def require_flags(**values: object) -> None:
+    """Raise ValueError, naming the argument, for what is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: expected true or false, got {value!r}")

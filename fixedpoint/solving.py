@@ -98,6 +98,19 @@ def solve(
     return solution if batch is not None else Solution(*leaves.first(result))
 
 
+def solved(map: FixedPointMap, problem: Any, tolerance: float = 1e-9) -> Tensor:
+    """(B, n) the fixed points of a batch to a tight tolerance, as solutions to learn from.
+
+    Raises:
+        ArithmeticError: an instance was not solved; the message names it.
+    """
+    solution = solve(map, problem, "safeguarded", tolerance=tolerance, max_evaluations=100_000)
+    if not bool(solution.converged.all()):
+        row = int((~solution.converged).to(torch.int8).argmax())
+        raise ArithmeticError(f"solutions: instance {row} ended {solution.statuses[row].name} short of {tolerance:g}")
+    return solution.x
+
+
 def _check_budget(tolerance: float, max_evaluations: int, dtype: torch.dtype) -> None:
     """The door's checks of the stopping rule.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fixedpoint import Assessment, Context, Evaluation, FixedPointMap, ProblemFamily, Range, Signature, Status
 from fixedpoint.settings import Setting
+from fixedpoint.solving import solved
 
 
 class ElasticNetProblem(NamedTuple):
@@ -67,7 +68,7 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
             features=2 * size + 2,
             traits=frozenset({"nonexpansive", "averaged"}),
             averagedness=averagedness,
-            coordinates={"map": "elastic-net", "beta": beta},
+            coordinates={"map": "elastic-net", "beta": beta, "step": step},
         )
 
     def faults(self, problem: ElasticNetProblem) -> dict[str, Tensor]:
@@ -177,6 +178,14 @@ class RandomElasticNet(ProblemFamily):
         self.map: ElasticNet = ElasticNet(size, **settings)
         if self.map.beta == 0:
             raise ValueError("beta: expected a number in (0, 1]: without an l1 penalty there is no largest useful mu")
+
+    def solutions(self, problem: ElasticNetProblem) -> Tensor:
+        """(B, n) minimisers, from the map itself, solved to 1e-9.
+
+        Raises:
+            ArithmeticError: an instance was not solved; the message names it.
+        """
+        return solved(self.map, problem)
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ElasticNetProblem:
         """A batch with a matrix of its own for each instance, float64."""

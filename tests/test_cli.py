@@ -262,7 +262,7 @@ def test_what_was_trained_is_compared_and_solved_with(
     found = [json.loads(line) for line in lines]
     assert [r["accelerator"] for r in found if r["variant"] == "default"] == ["picard", "anderson-1", "anderson-2"]
     assert [r["training"]["updates"] for r in found if r["variant"] == "trained"] == [4]
-    assert out.count("gru, trained") == 3, "errors, time and training"
+    assert sum(line.startswith("gru ") for line in out.splitlines()) == 3, "errors, time and training"
     assert "Trained accelerators: none" not in out
     code, out, _ = command("check", "accelerator", path)
     assert (code, "rows-independent" in out) == (0, True)
@@ -315,21 +315,6 @@ def test_a_named_setting_is_trained_in_a_folder_of_its_own(
     assert command(*compare, "--setting", "paper").code == 0
     path.rename(path.parent / "gone")
     assert "has not been trained for elastic-net.paper" in command(*compare, "--setting", "paper").err
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("train elastic-net anderson-2", ["accelerator", "nothing to learn"]),
-        ("train elastic-net gru --loss solution --instances 32", ["loss", "solution", "RandomElasticNet has none"]),
-        ("train elastic-net mean-start --instances 32", ["solutions", "RandomElasticNet has none"]),
-    ],
-)
-def test_trainings_that_cannot_begin_end_in_one_line(command: Command, line: str, named: list[str]) -> None:
-    code, out, err = command(*line.split(" "))
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    for word in ("error: ", *named):
-        assert word in err
 
 
 # -- tune
@@ -482,7 +467,10 @@ SETTINGS = {
         ("train affine gru --option gru.hidden=0", ["hidden", "0"]),
         ("train affine gru --option clipp=3", ["'clipp'"]),
         ("train affine gru --option clip=none", ["clip", "'none'"]),
-        ("train affine gru --option horizon=3", ["'horizon'"]),
+        ("train affine gru --option horizon=3", ["horizon", "--horizon"]),
+        ("train elastic-net anderson-2", ["accelerator", "nothing to learn"]),
+        ("train elastic-net gru --loss solution --instances 32", ["loss", "solution", "RandomElasticNet has none"]),
+        ("train elastic-net mean-start --instances 32", ["solutions", "RandomElasticNet has none"]),
     ],
 )
 def test_mistakes_end_in_one_line(command: Command, tmp_path: Path, line: str, named: list[str]) -> None:

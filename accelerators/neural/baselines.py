@@ -82,7 +82,7 @@ class RidgeStart(FittedStart):
 
     Args:
         signature: of the maps to serve; None to be told by `bind`.
-        penalty: ridge relative to the mean eigenvalue of the inputs' covariance, > 0.
+        penalty: ridge relative to the mean squared length of the standardised inputs, > 0.
 
     Raises:
         ValueError: a penalty that is not positive.

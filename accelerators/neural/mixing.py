@@ -16,7 +16,7 @@ from accelerators.anderson import AndersonII, AndersonState, combine, lengths, m
 from accelerators.neural.networks import MLP
 from fixedpoint import Evaluation, Signature
 from fixedpoint.iterate import freeze
-from fixedpoint.learned import Learned
+from fixedpoint.learned import Learned, require_counts
 from fixedpoint.settings import Setting
 
 
@@ -59,6 +59,7 @@ class Mixing(Learned):
         steps: int = 30,
         seed: int = 0,
     ) -> None:
+        require_counts(width=width, steps=steps)
         super().__init__(signature, seed)
         self.memory, self.start, self.width, self.steps = memory, start, width, steps
         self.anderson = AndersonII(memory=memory, start=start)
@@ -94,7 +95,9 @@ class Mixing(Learned):
         """Factors on gamma (B, m) and the relaxation (B, 1), between 1/2 and 3/2."""
         size = lengths(state.dr, state.metric)
         whole = lengths(at.residual[:, None], state.metric)
-        newest_last = (torch.arange(self.memory, device=size.device) + (state.seen - self.start)[:, None]) % self.memory
+        newest_last = (
+            torch.arange(self.memory, device=size.device) + (state.seen - self.start - 1)[:, None]
+        ) % self.memory
         rows, columns = newest_last[:, :, None], newest_last[:, None, :]
         cosines = state.gram / size[:, :, None] / size[:, None, :]
         cosines = cosines.gather(1, rows.expand_as(cosines)).gather(2, columns.expand_as(cosines))

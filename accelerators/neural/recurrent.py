@@ -22,7 +22,7 @@ from accelerators.neural.start import StartNetwork
 from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
 from fixedpoint.iterate import concrete, freeze
-from fixedpoint.learned import Examples, Learned
+from fixedpoint.learned import Examples, Learned, require_counts, require_flags
 
 REACH = 5.0
 """A correction of form "scaled" is at most this many times as long as the residual."""
@@ -82,9 +82,8 @@ class Corrector(Learned):
         seed: int = 0,
     ) -> None:
         super().__init__(signature, seed)
-        for name, value in (("hidden", hidden), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
+        require_counts(hidden=hidden, steps=steps)
+        require_flags(start=start, context=context)
         if form not in ("scaled", "raw"):
             raise ValueError(f'form: expected "scaled" or "raw", got {form!r}')
         base = registry.create(base) if isinstance(base, str) else base

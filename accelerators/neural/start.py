@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from accelerators.neural.networks import MLP, Standard
 from fixedpoint import Evaluation, Signature
-from fixedpoint.learned import Examples, Learned
+from fixedpoint.learned import Examples, Learned, require_counts, require_flags
 
 MOST_FEATURES = 4096
 """Wider features are not looked at: with a few thousand instances a network only learns these by heart."""
@@ -120,11 +120,16 @@ class WarmStart(Start):
         width: of the two inner layers.
         context: whether to look at the features (never at more than 4096), beside the cold start.
         seed: of the initial weights.
+
+    Raises:
+        ValueError: an argument outside its range.
     """
 
     def __init__(
         self, signature: Signature | None = None, width: int = 128, context: bool = True, seed: int = 0
     ) -> None:
+        require_counts(width=width)
+        require_flags(context=context)
         super().__init__(signature, seed)
         self.width, self.context = width, context
         self.construct()

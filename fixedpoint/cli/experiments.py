@@ -172,7 +172,7 @@ def train(
     learning must add to. A run that was interrupted goes on when the same command is given again. The accelerator is
     trained for its validation score: evaluations to 1e-3.
     """
-    from fixedpoint import comparison, training
+    from fixedpoint import comparison, composition, training
 
     file = comparison.settings_file(family, settings, setting)
     family_options, anderson = comparison.starting_point(family, setting, file)
@@ -180,7 +180,8 @@ def train(
     own = ("loss", "weights", "horizon", "updates", "instances", "batch", "learning_rate", "seed")
     if doubled := [name for name in own if name in plan]:
         raise ValueError(f"option: {doubled[0]} has an option of its own, --{doubled[0].replace('_', '-')}")
-    if "anderson-2" in accelerator.split("+"):
+    accelerator = "+".join(composition.names(accelerator))
+    if "anderson-2" in composition.names(accelerator):
         parts["anderson-2"] = {**anderson, **parts.get("anderson-2", {})}
     folder = out or comparison.LOCAL_TRAINING / comparison.label(family, setting) / accelerator
     with bar() as shown:

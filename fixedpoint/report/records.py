@@ -62,11 +62,11 @@ def read(folder: Path) -> list[Record]:
 
 
 def labels(records: Sequence[Record]) -> list[str]:
-    """The rows' names for people."""
+    """The rows' names for people; spaces let them wrap between parts."""
     several = len({record["form"] for record in records}) > 1
     return [
-        record["accelerator"]
-        + (f", {record['variant']}" if record["variant"] != "default" else "")
+        record["accelerator"].replace("+", " + ")
+        + (", tuned" if record["variant"] == "tuned" else "")
         + (f" ({record['form']})" if several else "")
         for record in records
     ]

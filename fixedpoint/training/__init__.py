@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fixedpoint import checkpoint, composition
-from fixedpoint.evaluation import revision, versions
+from fixedpoint import checkpoint, composition, files, leaves
+from fixedpoint.evaluation import generator, revision, versions
 from fixedpoint.protocol import Accelerator, ProblemFamily
 from fixedpoint.registry import families
 from fixedpoint.training.plan import Plan
@@ -71,6 +71,8 @@ def train(
     if out is not None:
         described = composition.describe(bound)
         content = {"family": named, "signature": family.map.signature.hash, **described, "plan": asked.to_json()}
+        sample = family.sample(2, generator=generator(asked.seed, "train"))  # a family object has no name to compare
+        content["instances"] = files.digest("", leaves.tensors(sample))
         if bound.provenance is not None:
             content["from"] = checkpoint.digest(bound)
         folder = Folder(Path(out), content)

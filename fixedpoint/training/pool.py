@@ -43,10 +43,10 @@ def draw(family: ProblemFamily, accelerator: Accelerator, plan: Plan) -> Pool:
     needed = plan.loss in NEEDS_SOLUTIONS or bool(needy)
     solutions = family.solutions(problem) if needed else None
     if needed and solutions is None:
-        what = f'loss "{plan.loss}"' if plan.loss in NEEDS_SOLUTIONS else needy[0]
+        what = f'loss: "{plan.loss}"' if plan.loss in NEEDS_SOLUTIONS else f"accelerator: {needy[0]}"
         raise ValueError(
-            f"loss: {what} needs solutions to learn from, but {type(family).__name__} has none; write its "
-            '`solutions`, or choose loss "log-error" or "log-residual"'
+            f"{what} needs solutions to learn from, but {type(family).__name__} has none; write its `solutions`, or "
+            'choose something that learns without, such as loss "log-error"'
         )
     with torch.no_grad():
         return Pool(problem, family.map.setup(problem), solutions)

@@ -94,17 +94,19 @@ class Folder:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                progress = Progress(**json.loads((file.metadata() or {})["progress"]))
-                return progress, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            if header["digest"] != files.digest(header["progress"], tensors):
+                raise ValueError("its contents do not match their digest")
+            return Progress(**json.loads(header["progress"])), tensors
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"out: {path} is damaged ({error}); delete it to start the run anew") from None
 
     def write(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
         """Save the state, whole or not at all."""
-        content = to_bytes(
-            {name: t.detach().contiguous() for name, t in tensors.items()},
-            metadata={"progress": json.dumps(asdict(progress))},
-        )
+        kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        text = json.dumps(asdict(progress))
+        content = to_bytes(kept, metadata={"progress": text, "digest": files.digest(text, kept)})
         with files.replacing(self.path / STATE) as temporary:
             temporary.write_bytes(content)
 

@@ -29,7 +29,7 @@ from fixedpoint.training.run import BEST, Folder, Progress
 SAVE_EVERY = 20.0
 """Seconds between saves of the state."""
 EXAMPLES = 256
-"""Instances that normalisations are fitted on, at most."""
+"""Instances that normalisations are fitted on, at most; what is fitted to solutions sees them all."""
 MOST_SKIPPED = 10
 """Updates in a row with a gradient that is not finite before the run stops."""
 
@@ -99,15 +99,21 @@ class Trainer:
             pool = draw(self.family, self.accelerator, self.plan)
             if self.folder is not None:
                 self.folder.begin()
-            if (
-                saved is None and self.accelerator.provenance is None
-            ):  # trained weights go with what they were fitted to
+            untouched = self.accelerator.provenance is None  # else its weights go with an earlier fit
+            if saved is None and untouched:
                 self._fit(pool)
-            self._loop(pool, began - spent)
+            try:
+                self._loop(pool, began - spent)
+            finally:
+                self._keep_best()
+        self._keep_best()
+        return self.accelerator
+
+    def _keep_best(self) -> None:
+        """The weights of the best validation, ready for use: also where the run had to stop."""
         if self.best is not None:
             self.module.load_state_dict(self.best)
         self.module.eval()
-        return self.accelerator
 
     def _loop(self, pool: Pool, began: float) -> None:
         plan, progress = self.plan, self.progress
@@ -142,7 +148,7 @@ class Trainer:
 
     def _fit(self, pool: Pool) -> None:
         """Let every learned part look at plain iterations before the first update."""
-        count = min(EXAMPLES, self.plan.instances)
+        count = self.plan.instances if pool.solutions is not None else min(EXAMPLES, self.plan.instances)
         context = select_rows(pool.context, torch.arange(count))
         with torch.no_grad():
             path = roll(Iteration(self.family.map, context, resolve(None)), self.plan.horizon)

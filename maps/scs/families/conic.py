@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fixedpoint import ProblemFamily, solve
+from fixedpoint import ProblemFamily
 from fixedpoint.evaluation import Peer
 from fixedpoint.settings import Setting
+from fixedpoint.solving import solved
 from maps.scs.kkt import kkt_error, kkt_merit
 from maps.scs.map import SCS, ConicPoint
 from maps.scs.peer import ScsWheel
@@ -32,8 +33,8 @@ class ConicFamily(ProblemFamily):
         return kkt_error(problem, *output)
 
     def merit(self, problem: ConeProgram, output: ConicPoint, residual: Tensor) -> Tensor:
-        """(B,) `kkt_merit`."""
-        return kkt_merit(problem, *output)
+        """(B,) `kkt_merit`; infinite where the map's residual is, since tau vanishes there."""
+        return torch.where(torch.isposinf(residual), torch.inf, kkt_merit(problem, *output))
 
     def solutions(self, problem: ConeProgram) -> Tensor:
         """(B, n) fixed points of this family's map, from the map itself, solved to 1e-9.
@@ -41,11 +42,7 @@ class ConicFamily(ProblemFamily):
         Raises:
             ArithmeticError: an instance was not solved; the message names it.
         """
-        solution = solve(self.map, problem, "safeguarded", tolerance=1e-9, max_evaluations=20_000)
-        if not bool(solution.converged.all()):
-            row = int((~solution.converged).to(torch.int8).argmax())
-            raise ArithmeticError(f"solutions: instance {row} ended {solution.statuses[row].name} short of 1e-9")
-        return solution.x
+        return solved(self.map, problem)
 
     def peers(self) -> list[Peer]:
         """The scs package as it comes."""
