@@ -13,7 +13,7 @@ demo: $(VENV)/.ready ## classical and learned acceleration compared on real data
 test: $(VENV)/.ready ## all tests
 	$(PYTEST)
 
-bench: $(VENV)/.ready ## every shipped family, 256 instances; writes benchmarks/RESULTS.md
+bench: $(VENV)/.ready ## every shipped family, held out and shifted; writes benchmarks/RESULTS.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
 
 train: $(VENV)/.ready ## train all that is shipped anew; goes on where it was interrupted
@@ -35,4 +35,4 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) results fixedpoint-training build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
+import fixedpoint as fp
 from fixedpoint.cli import main
+from maps.elastic_net import RandomElasticNet
 
 
 class Outcome(NamedTuple):
@@ -22,6 +24,11 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
         main([str(argument) for argument in arguments])
     assert isinstance(exit.value.code, int)
     return Outcome(exit.value.code, *capsys.readouterr())
+
+
+def take_solutions_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the elastic nets have no solutions to learn from."""
+    monkeypatch.setattr(RandomElasticNet, "solutions", fp.ProblemFamily.solutions)
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -469,8 +469,6 @@ SETTINGS = {
         ("train affine gru --option clip=none", ["clip", "'none'"]),
         ("train affine gru --option horizon=3", ["horizon", "--horizon"]),
         ("train elastic-net anderson-2", ["accelerator", "nothing to learn"]),
-        ("train elastic-net gru --loss solution --instances 32", ["loss", "solution", "RandomElasticNet has none"]),
-        ("train elastic-net mean-start --instances 32", ["solutions", "RandomElasticNet has none"]),
     ],
 )
 def test_mistakes_end_in_one_line(command: Command, tmp_path: Path, line: str, named: list[str]) -> None:
@@ -487,6 +485,17 @@ def test_mistakes_end_in_one_line(command: Command, tmp_path: Path, line: str, n
     for word in named:
         assert word in message
     assert sorted(tmp_path.rglob("*")) == before, "nothing is left behind"
+
+
+@pytest.mark.parametrize("what", ["gru --loss solution", "mean-start"])
+def test_training_on_solutions_that_are_not_there_leaves_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    support.take_solutions_away(monkeypatch)
+    code, out, err = command("train", "elastic-net", *what.split(), "--instances", 32)
+    assert (code, out) == (2, "")
+    assert "needs solutions to learn from, but RandomElasticNet has none" in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_module_names_the_extra(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

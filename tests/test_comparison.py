@@ -29,6 +29,7 @@ from fixedpoint.training import TRAINED
 from fixedpoint.tuning import Tuned
 from maps.elastic_net import RandomElasticNet
 from tests import distributions
+from tests.support import take_solutions_away
 
 
 @pytest.fixture(autouse=True)
@@ -356,7 +357,8 @@ def test_closed_form_starts_are_fitted_as_they_are_compared(
         torch.testing.assert_close(x, mean if "mean" in name else solutions, rtol=1e-5, atol=1e-5)
 
 
-def test_a_start_that_needs_solutions_says_so() -> None:
+def test_a_start_that_needs_solutions_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_solutions_away(monkeypatch)
     with pytest.raises(ValueError, match=r"needs solutions to learn from, but RandomElasticNet has none"):
         rows("elastic-net", ["mean-start"], None)
 

@@ -5,6 +5,8 @@ Unfitted, each is the cold start.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -45,13 +47,13 @@ class FittedStart(Start):
         """The predicted start."""
         return torch.where(self.fitted > 0, self.predict(self.inputs(x0, features)).to(x0.dtype), x0), NoState()
 
+    @abstractmethod
     def fit_to(self, inputs: Tensor, solutions: Tensor) -> None:
         """Fit to inputs (N, width) and solutions (N, n)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, inputs: Tensor) -> Tensor:
         """(B, width) -> (B, n)."""
-        raise NotImplementedError
 
 
 class MeanStart(FittedStart):

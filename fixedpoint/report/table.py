@@ -16,6 +16,8 @@ from fixedpoint.report.records import labels
 from fixedpoint.report.style import plain
 
 WIDTH = 100
+MARKS = 5
+"""Columns of errors, so that names keep some room."""
 ERROR_NAMES = {"kkt": "true KKT error", "residual": "residual of the map"}
 
 _NEVER = float("inf")
@@ -45,7 +47,7 @@ def _convergence(records: Sequence[Record]) -> Table:
     first = records[0]
     table = plain()
     table.add_column("", overflow="fold")
-    marks, targets = list(first["error_at"]), list(first["evaluations_to"])
+    marks, targets = list(first["error_at"])[:MARKS], list(first["evaluations_to"])
     for mark in marks:
         table.add_column(f"error\nat {mark}", justify="right", no_wrap=True)
     for target in targets:

@@ -10,14 +10,14 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint import checkpoint
+from fixedpoint import checkpoint, files
 from tests.checks.learned import SIGNATURE
 
 
 def sealed(spec: Any, weights: dict[str, Tensor] | None = None) -> bytes:
     """A file with a valid digest, whatever it says."""
     text = spec if isinstance(spec, str) else json.dumps(spec)
-    header = {checkpoint._KEY: text, "digest": checkpoint._digest(text, weights or {})}
+    header = {checkpoint._KEY: text, "digest": files.digest(text, weights or {})}
     return to_bytes(weights or {}, metadata=header)
 
 

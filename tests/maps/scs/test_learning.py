@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
+from fixedpoint import leaves
 from fixedpoint.context import select_rows
 from maps.scs import SCS, ConeProgram, kkt_error
 from maps.scs.families.diabetes import DiabetesLasso
@@ -165,6 +166,20 @@ def test_the_merit_of_extreme_points() -> None:
     x[0, 0], x[1, 0] = torch.nan, torch.inf
     assert torch.isfinite(kkt_merit(many, x, y, s)).tolist() == [False, False, True]
     assert (kkt_merit(many, x, y, s)[:2] == torch.inf).all()
+
+
+def test_a_lost_scale_earns_nothing() -> None:
+    """Where the map's residual is infinite (tau vanishes) training sees an infinite merit, without a gradient."""
+    family = DiabetesLasso()
+    problem = family.sample(2, generator=torch.Generator().manual_seed(0))
+    v = family.map.initial(family.map.setup(problem)).requires_grad_()
+    path = fp.unroll(family.map, problem, steps=1, start=v)
+    lost = torch.tensor([torch.inf, 1.0], dtype=v.dtype)
+    merit = family.merit(problem, leaves.transform(lambda t: t[0], path.output), lost)
+    assert torch.isposinf(merit).tolist() == [True, False]
+    (gradient,) = torch.autograd.grad(torch.where(torch.isposinf(merit), 0.0, merit).sum(), v)
+    assert not gradient[0].any()
+    assert gradient[1].any()
 
 
 def test_solutions_are_fixed_points() -> None:
