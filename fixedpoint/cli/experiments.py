@@ -160,6 +160,9 @@ def train(
     batch: Annotated[int, typer.Option(help="Instances in an update.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="At first; it falls along a cosine.")] = 1e-3,
     seed: Seed = 0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights to go on from: a file of this accelerator, trained before.")
+    ] = None,
     setting: Setting = None,
     settings: SettingsFile = None,
     out: Annotated[
@@ -172,7 +175,7 @@ def train(
     learning must add to. A run that was interrupted goes on when the same command is given again. The accelerator is
     trained for its validation score: evaluations to 1e-3.
     """
-    from fixedpoint import comparison, composition, training
+    from fixedpoint import checkpoint, comparison, composition, training
 
     file = comparison.settings_file(family, settings, setting)
     family_options, anderson = comparison.starting_point(family, setting, file)
@@ -198,9 +201,9 @@ def train(
 
         trained = training.train(
             family,
-            accelerator,
+            accelerator if start is None else checkpoint.load(start),
             family_options=family_options,
-            options=parts,
+            options=parts if start is None else None,
             out=folder,
             report=report,
             loss=loss,

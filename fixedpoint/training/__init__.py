@@ -76,6 +76,7 @@ def train(
         if bound.provenance is not None:
             content["from"] = checkpoint.digest(bound)
         folder = Folder(Path(out), content)
+    before = bound.provenance or {}
     trainer = Trainer(family, bound, asked, folder, report)
     trained = trainer.run()
     progress = trainer.progress
@@ -85,10 +86,10 @@ def train(
         "updates": progress.update,
         "best_update": progress.best_update,
         "score": progress.best,
-        "minutes": round(progress.seconds / 60, 3),
+        "minutes": round(progress.seconds / 60 + before.get("minutes", 0.0), 3),
         "versions": versions(),
         "revision": revision(),
-    }
+    } | ({"before": dict(before)} if before else {})
     if folder is not None:
         checkpoint.save(trained, folder.path / TRAINED)
     return trained

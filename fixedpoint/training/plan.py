@@ -56,11 +56,14 @@ class Plan:
     """Evaluations of a validation."""
     patience: int | None = None
     """Validations without a better score after which the run stops early; None: it never does."""
+    keep: str = "best"
+    """Which weights are the result: those of the "best" validation, or the "last" (where the loss asks for something
+    else than evaluations to 1e-3)."""
     seed: int = 0
     """Of instances and batches."""
 
     def __post_init__(self) -> None:
-        for name, known in (("loss", LOSSES), ("weights", WEIGHTS)):
+        for name, known in (("loss", LOSSES), ("weights", WEIGHTS), ("keep", ("best", "last"))):
             if getattr(self, name) not in tuple(known):
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         counts = ("horizon", "first_horizon", "window", "updates", "batch", "instances")

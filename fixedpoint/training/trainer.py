@@ -141,6 +141,8 @@ class Trainer:
                 if self.report is not None:
                     self.report(Report(progress.update, updates, loss, self.evaluations, progress.best))
             progress.over = True
+            if plan.keep == "last":
+                self.best = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
             self._save(began)
         finally:
             if log is not None:

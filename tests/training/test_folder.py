@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint.training import Report, train
+from fixedpoint.training import Report, train, trainer
 from fixedpoint.training.run import BEST, LOG, PLAN, STATE, TRAINED
 from maps.affine import RandomAffine
 from tests.training.toys import SMALL
@@ -118,7 +118,7 @@ def test_the_best_weights_outlive_an_interruption(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_trained_again(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     trained, folder = whole
-    monkeypatch.setattr(RandomAffine, "sample", lambda *_, **__: pytest.fail("draws instances again"))
+    monkeypatch.setattr(trainer, "draw", lambda *_: pytest.fail("draws instances again"))
     before = (folder / LOG).read_bytes()
     whole.equals(run(folder, stop=1), folder)
     assert (folder / LOG).read_bytes() == before

@@ -182,6 +182,29 @@ def test_the_best_weights_come_back_not_the_last(monkeypatch: pytest.MonkeyPatch
     assert scores == sorted(scores, reverse=True), "of the best so far"
 
 
+def test_the_last_weights_come_back_where_that_is_asked_for() -> None:
+    """A step length that only gets worse: the best is the first, the result the last."""
+    factors: list[float] = []
+    method = Factor(Alike().map.signature)
+    plan = {**SMALL, "updates": 6, "learning_rate": 3.0, "loss": "log-residual", "keep": "last"}
+    trained = train(Alike(), method, report=lambda _: factors.append(float(method.log_factor.detach())), **plan)
+    assert trained.provenance["best_update"] < 6
+    assert float(trained.log_factor.detach()) == factors[-1]
+
+
+def test_training_goes_on_from_trained_weights() -> None:
+    """With the normalisation that they were trained with, and an account of both trainings."""
+    plan = {**SMALL, "updates": 2, "keep": "last"}
+    first = train(RandomAffine(3), fp.accelerators.create("gru", hidden=4, steps=2), **plan)
+    before = {name: t.clone() for name, t in first.state_dict().items()}
+    second = train(RandomAffine(3), first, **{**plan, "seed": 1})
+    assert second.provenance["before"]["plan"]["seed"] == 0
+    assert second.provenance["minutes"] >= second.provenance["before"]["minutes"]
+    changed = {name for name, t in second.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed
+    assert changed <= {name for name, _ in second.named_parameters()}, "buffers hold what was fitted"
+
+
 def test_patience_ends_a_run_that_no_longer_improves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LOSSES, "away", lambda path, scene: -LOSSES["residual"](path, scene))
     plan = {**SMALL, "updates": 60, "validate_every": 5, "loss": "away", "learning_rate": 0.1}
