@@ -61,12 +61,11 @@ def main() -> None:
         )
         folder = HERE / "results" / name
         records.write(folder, found)
-        plot.convergence(found, folder / "convergence.png")
     report()
 
 
 def report() -> None:
-    """`RESULTS.md` from the records on disk."""
+    """`RESULTS.md` and the pictures, from the records on disk."""
     parts = [
         "# Classical and learned acceleration, measured",
         "Made by `make bench` from the records in `results/`; the weights are those of `make train`.",
@@ -76,6 +75,7 @@ def report() -> None:
         if not (folder / records.NAME).exists():
             continue
         found = records.read(folder)
+        plot.convergence(found, folder / "convergence.png")
         text = io.StringIO()
         Console(width=table.WIDTH, file=text).print(table.comparison(found))
         lines = "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())

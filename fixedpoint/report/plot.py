@@ -44,7 +44,7 @@ def convergence(records: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(2.2 + 3.4 * columns, 0.6 + 3.0 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, name in zip(panels, [None, *names], strict=False):
-        axes.set_title("all, medians" if name is None else f"{name}, median and 10-90% band", loc="left", fontsize=10)
+        axes.set_title("all, medians" if name is None else name, loc="left", fontsize=10)
         axes.grid(True, which="major", alpha=0.25)
         for label, record, look in looks:
             if name is None or record["peer"] or record["accelerator"] == name:
@@ -61,7 +61,12 @@ def convergence(records: Sequence[Record], path: Path) -> None:
     panels[0].set_ylim(*_limits(records))
     panels[0].set_xlim(1, max(2, first["steps"]))
     figure.supylabel(str(ERROR_NAMES.get(first["error"], first["error"])), fontsize=10)
-    figure.suptitle(f"{first['family']}, {first['instances']} held-out instances", x=0.01, ha="left", fontsize=12)
+    figure.suptitle(
+        f"{first['family']}, {first['instances']} held-out instances; panels: median and 10-90% band",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+    )
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -89,6 +94,8 @@ def _looks(records: Sequence[Record]) -> Iterator[tuple[str, Record, dict[str, A
             if not record["peer"] and record["accelerator"] == name:
                 faded = name in tuned and record["variant"] != "tuned"
                 style = {"linestyle": "--", "linewidth": 1.2} if faded else {"linestyle": "-", "linewidth": 2.0}
+                if colour >= len(COLOURS) and not faded:
+                    style["linestyle"] = "-."  # the colours begin again
                 yield label, record, {"color": COLOURS[colour % len(COLOURS)], **style}
     peers = [(label, record) for label, record in named if record["peer"]]
     for grey, (label, record) in enumerate(peers):
