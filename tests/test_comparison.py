@@ -309,9 +309,22 @@ def test_weights_of_something_else_are_refused_by_file(weights: Path) -> None:
 def test_weights_of_unknown_origin_or_another_map_are_refused() -> None:
     made = fp.accelerators.create("coordinate-gru").bind(RandomElasticNet(6).map.signature)
     path = fp.save(made, LOCAL_TRAINING / "elastic-net" / "mine" / TRAINED)
-    with pytest.raises(ValueError, match=f"^checkpoint {path}: trained on family None, not 'elastic-net'"):
-        configure("elastic-net", "mine", None)
-    made.provenance = {"family": {"name": "elastic-net", "options": {}}}
+    told = {"plan": {"instances": 1, "seed": 0}, "minutes": 0.0, "updates": 1}
+    family = {"name": "elastic-net", "options": {}}
+    for provenance, message in (
+        (None, "it does not say what it was trained on"),
+        ({**told, "family": "elastic-net"}, "it does not say what it was trained on"),
+        ({**told, "family": {**family, "name": None}}, "trained on family None, not 'elastic-net'"),
+        (
+            {"family": family, "plan": {"seed": 0}, "updates": 1},
+            "what it says of its training lacks minutes, instances",
+        ),
+    ):
+        made.provenance = provenance
+        fp.save(made, path)
+        with pytest.raises(ValueError, match=f"^checkpoint {path}: {message}"):
+            configure("elastic-net", "mine", None)
+    made.provenance = {**told, "family": family}
     fp.save(made, path)
     with pytest.raises(ValueError, match=rf"^checkpoint {path}: CoordinateGRU was built .* \(size: 25, not 6\)"):
         configure("elastic-net", "mine", None)

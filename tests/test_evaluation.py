@@ -121,7 +121,7 @@ def test_what_most_instances_do_not_reach_is_null() -> None:
     }
     assert row["error_at"]["10"] == {"median": 0.5, "p90": 0.5}
     assert row["error_at"]["20"] == {"median": 1e-2, "p90": 0.5}
-    assert list(row["error_at"]) == ["5", "10", "20", "50", "60"]
+    assert list(row["error_at"]) == ["5", "10", "20", "30", "50", "60"]
     assert row["status"] == {"MAX_EVALUATIONS": 10}
 
 

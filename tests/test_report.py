@@ -329,7 +329,7 @@ def test_the_plot_shows_every_row(tmp_path: Path, drawn: list[Figure]) -> None:
     (figure,) = drawn
     expected = {
         "picard (standard)": (plot.COLOURS[0], "-"),
-        f"{LONG} (conic)": (plot.COLOURS[1], "-"),
+        f"{LONG.replace('+', ' + ')} (conic)": (plot.COLOURS[1], "-"),
         "anderson-2 (standard)": (plot.COLOURS[2], "--"),
         "anderson-2, tuned (standard)": (plot.COLOURS[2], "-"),
         "scs, its defaults (standard)": (plot.GREYS[0], ":"),

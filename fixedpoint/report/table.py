@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -47,7 +47,7 @@ def _convergence(records: Sequence[Record]) -> Table:
     first = records[0]
     table = plain()
     table.add_column("", overflow="fold")
-    marks, targets = list(first["error_at"])[:MARKS], list(first["evaluations_to"])
+    marks, targets = _marks(first["error_at"]), list(first["evaluations_to"])
     for mark in marks:
         table.add_column(f"error\nat {mark}", justify="right", no_wrap=True)
     for target in targets:
@@ -66,12 +66,17 @@ def _convergence(records: Sequence[Record]) -> Table:
     return table
 
 
+def _marks(found: Mapping[str, Any]) -> list[str]:
+    """The evaluations whose errors are shown: where there are too many, not 30."""
+    return [mark for mark in found if mark != "30" or len(found) <= MARKS]
+
+
 def _residuals(records: Sequence[Record]) -> Table:
     """The residual that the neural-acceleration paper plots, of our rows."""
     ours = [record for record in records if record["residual_at"]]
     table = plain()
     table.add_column("tau-normalised\nfixed-point residual", overflow="fold")
-    marks = list(ours[0]["residual_at"])
+    marks = _marks(ours[0]["residual_at"])
     for mark in marks:
         table.add_column(f"\nat {mark}", justify="right", no_wrap=True)
     for name, record in _sections(table, ours):

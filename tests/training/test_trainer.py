@@ -119,7 +119,7 @@ def test_updates_see_the_instances_of_their_epoch(monkeypatch: pytest.MonkeyPatc
             return 2 * problem.b
 
     monkeypatch.setitem(LOSSES, "noting", noting)
-    monkeypatch.setattr("fixedpoint.training.trainer.NEEDS_SOLUTIONS", frozenset({"noting"}))
+    monkeypatch.setattr("fixedpoint.training.pool.NEEDS_SOLUTIONS", frozenset({"noting"}))
     plan = Plan(**{**SMALL, "loss": "noting"})
     train(Solved(), Factor(), **plan.to_json())
     pool = Alike().sample(16, generator=generator(0, "train")).b

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint import leaves
+from fixedpoint import leaves, solving
 from fixedpoint.context import select_rows
 from maps.scs import SCS, ConeProgram, kkt_error
 from maps.scs.families.diabetes import DiabetesLasso
@@ -203,9 +203,7 @@ def test_instances_without_a_solution_are_named(monkeypatch: pytest.MonkeyPatch)
     family = DiabetesLasso()
     family.map = SCS.of(mixed)
     solve = fp.solve
-    monkeypatch.setattr(
-        "maps.scs.families.conic.solve", lambda *args, **kw: solve(*args, **{**kw, "max_evaluations": 300})
-    )
+    monkeypatch.setattr(solving, "solve", lambda *args, **kw: solve(*args, **{**kw, "max_evaluations": 300}))
     with pytest.raises(ArithmeticError, match=r"solutions: instance 1 ended .* short of 1e-9"):
         family.solutions(mixed)
 
