@@ -204,7 +204,7 @@ def test_instances_without_a_solution_are_named(monkeypatch: pytest.MonkeyPatch)
     family.map = SCS.of(mixed)
     solve = fp.solve
     monkeypatch.setattr(solving, "solve", lambda *args, **kw: solve(*args, **{**kw, "max_evaluations": 300}))
-    with pytest.raises(ArithmeticError, match=r"solutions: instance 1 ended .* short of 1e-9"):
+    with pytest.raises(ArithmeticError, match=r"solutions: instance 1 ended .* short of 1e-09"):
         family.solutions(mixed)
 
 
