@@ -11,7 +11,7 @@ from fixedpoint.iterate import unroll
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily, Signature
 from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
 from fixedpoint.settings import Choice, Range
-from fixedpoint.solution import Assessment, Evaluation, Progress, Solution, Status, Trajectory
+from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Solution, Status, Trajectory
 from fixedpoint.solving import Truncated, solve
 from fixedpoint.training import train
 
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Accelerator",
+    "Adaptation",
     "AdjointWarning",
     "Assessment",
     "Choice",

@@ -15,7 +15,7 @@ from fixedpoint import leaves
 from fixedpoint.context import select_rows
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.registry import accelerators
-from fixedpoint.solution import Assessment, Evaluation, Progress, Status, Trajectory
+from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
 
 Callback = Callable[[Progress], Any]
 
@@ -33,21 +33,33 @@ class Iteration:
         self.map, self.context, self.accelerator = map, context, accelerator
         self.x, self.state = accelerator.init(x0, features, map.metric(context))
 
-    def evaluate(self) -> tuple[Evaluation, Any, Assessment]:
-        """Evaluate the map at the current point: (evaluation, by-products, assessment)."""
+    def evaluate(self) -> tuple[Evaluation, Any]:
+        """Evaluate the map at the current point: (evaluation, by-products)."""
         x = self.map.retract(self.x, self.context)
         fx, aux = self.map.evaluate(x, self.context)
-        at = Evaluation(x, fx, fx - x)
-        return at, aux, self.map.assess(at, aux, self.context)
+        return Evaluation(x, fx, fx - x), aux
 
-    def advance(self, at: Evaluation, done: Tensor | None = None) -> None:
-        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, and their state."""
+    def assess(self, at: Evaluation, aux: Any) -> Assessment:
+        """The map's judgement of an evaluation."""
+        return self.map.assess(at, aux, self.context)
+
+    def advance(self, at: Evaluation, done: Tensor | None = None, adapted: Adaptation | None = None) -> None:
+        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, and their state.
+
+        Rows whose coordinates the map has changed go on from f(x), and the accelerator begins anew there.
+        """
         x, state = self.accelerator.step(at, self.state)
+        if adapted is not None:
+            self.context = adapted.context
+            if not concrete(adapted.x) or bool(adapted.changed.any()):
+                fresh = self.accelerator.cold(adapted.fx, self.map.metric(self.context))
+                x = freeze(adapted.changed, adapted.fx, x)
+                state = leaves.transform(partial(freeze, adapted.changed), fresh, state)
         if done is None:
             self.x, self.state = x, state
         else:
             self.x = freeze(done, at.x, x)
-            self.state = leaves.transform(lambda old, new: freeze(done, old, new), self.state, state)
+            self.state = leaves.transform(partial(freeze, done), self.state, state)
 
     def detach(self) -> None:
         """Forget how the current point and state came about: the end of a window of truncated backpropagation."""
@@ -124,7 +136,8 @@ def roll(iteration: Iteration, steps: int, *, proceed: bool = False, checkpoint:
     def round_(x: Tensor, state: Any, *, advance: bool) -> tuple[Any, Tensor, Any]:
         here = copy(iteration)  # a round that the backward pass computes again must not move the iteration back
         here.x, here.state = x, state
-        at, aux, assessment = here.evaluate()
+        at, aux = here.evaluate()
+        assessment = here.assess(at, aux)
         if advance:
             here.advance(at)
         record = (at.x, at.fx, assessment.residual, here.map.output(at, aux, here.context))
@@ -165,28 +178,32 @@ def run(
 ) -> Run:
     """The stopping loop: instances freeze as they finish and leave the batch when half of it is done.
 
-    Where values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
+    Every `map.check_interval` evaluations, and at the end of the budget, instances are assessed and may finish. Where
+    values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
     """
     iteration = Iteration(map, context, accelerator, start)
     rows = torch.arange(iteration.x.shape[0], device=iteration.x.device)
     result: Run | None = None
     done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
+    claimed = torch.full_like(rows, Status.RUNNING)
     for count in range(1, max_evaluations + 1):
-        at, aux, assessment = iteration.evaluate()
-        status = _verdict(at, assessment, tolerance)
-        if count == 1 and invalid is not None:
-            status = torch.where(invalid, Status.INVALID, status)
-        if count == max_evaluations:
+        at, aux = iteration.evaluate()
+        last = count == max_evaluations
+        if not last and count % map.check_interval:
+            iteration.advance(at, done)
+            continue
+        assessment = iteration.assess(at, aux)
+        status = _verdict(at, assessment, claimed, tolerance)
+        claimed = assessment.status
+        if last:
             status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
-        now = Run(
-            at.x,
-            map.output(at, aux, iteration.context),
-            assessment.residual,
-            status,
-            torch.full_like(status, count),
-        )
-        result = _record(result, now, rows, done)
         finished = done | (status != Status.RUNNING)
+        if result is None or last or callback is not None or not _equal(finished, done):
+            output = map.output(at, aux, iteration.context)
+            if result is None and invalid is not None:
+                status = torch.where(invalid, Status.INVALID, status)
+            now = Run(at.x, output, assessment.residual, status, torch.full_like(status, count))
+            result = _record(result, now, rows, done)
         if callback is not None:
             residual = result.residual.detach().clone()
             residual = torch.where(result.status == Status.INVALID, torch.nan, residual)
@@ -195,28 +212,36 @@ def run(
                 early = result.status == Status.RUNNING
                 return result._replace(status=torch.where(early, Status.MAX_EVALUATIONS, result.status))
         live = _live(finished)
-        if count == max_evaluations or (live is not None and live.numel() == 0):
+        if last or (live is not None and live.numel() == 0):
             break
-        iteration.advance(at, finished)
+        iteration.advance(at, finished, map.adapt(at, aux, iteration.context))
         done = finished
         if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= finished.shape[0] // 2:
             iteration.compact(live)
-            rows, done = rows[live], done[live]
+            rows, done, claimed = rows[live], done[live], claimed[live]
     assert result is not None
     return result
 
 
-def _verdict(at: Evaluation, assessment: Assessment, tolerance: float) -> Tensor:
-    """(B,) status after an evaluation. Non-finite numbers outrank everything else."""
+def _verdict(at: Evaluation, assessment: Assessment, claimed: Tensor, tolerance: float) -> Tensor:
+    """(B,) status after a check; non-finite numbers outrank everything else.
+
+    Args:
+        at: the evaluation.
+        assessment: the map's judgement of it.
+        claimed: (B,) the map's verdicts at the check before: one that is not repeated does not stand.
+        tolerance: of the residual.
+    """
     residual, status = assessment
     finite = torch.isfinite(at.fx).all(dim=1) & ~torch.isnan(residual)
     eps = torch.finfo(at.x.dtype).eps
     size = torch.linalg.vector_norm(at.x, dim=1)
     still = torch.linalg.vector_norm(at.residual, dim=1) <= 2 * eps * size
     still = still & torch.isfinite(size)  # the norm of finite numbers may overflow
-    running = status == Status.RUNNING
-    status = torch.where(running & still & (tolerance > 0), Status.STALLED, status)
-    status = torch.where(running & (residual <= tolerance), Status.CONVERGED, status)
+    stalled = (status == Status.RUNNING) & still & (tolerance > 0)
+    status = torch.where(status == claimed, status, Status.RUNNING)
+    status = torch.where(stalled, Status.STALLED, status)
+    status = torch.where(residual <= tolerance, Status.CONVERGED, status)
     return torch.where(finite, status, Status.DIVERGED)
 
 
@@ -239,6 +264,14 @@ def _live(finished: Tensor) -> Tensor | None:
         return torch.nonzero(~finished).flatten()
     except RuntimeError:
         return None
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    """Whether two masks are equal; False where the values cannot be read (inside vmap)."""
+    try:
+        return bool((one == two).all())
+    except RuntimeError:
+        return False
 
 
 def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:

@@ -27,6 +27,8 @@ class SolveSpec:
     max_evaluations: int
     callback: Callback | None
     on_invalid: str
+    resume: Any = None
+    """The structure of the output that the solve starts from (tensors (0, k)); None: it starts from an x."""
     outputs: list[Any] = field(default_factory=list)
     """The structure of the map's output, left here by the forward pass (a Function returns flat tensors)."""
 
@@ -37,9 +39,14 @@ class SolveSpec:
     def run(self, parts: dict[str, Tensor], start: Tensor | None) -> Run:
         """Screen the data, then run the loop; invalid instances come back as NaN."""
         problem, invalid = self._screened(self.with_parts(parts))
+        context = self.map.setup(problem)
+        if self.resume is not None and start is not None:
+            pieces = start.split([t.shape[1] for t in leaves.tensors(self.resume).values()], dim=1)
+            output = leaves.replace(self.resume, dict(zip(leaves.tensors(self.resume), pieces, strict=True)))
+            start = self.map.resume(output, context)
         result = run(
             self.map,
-            self.map.setup(problem),
+            context,
             self.accelerator,
             start,
             tolerance=self.tolerance,

@@ -26,7 +26,7 @@ from torch import Tensor
 from fixedpoint import adjoint, leaves
 from fixedpoint.context import rows
 from fixedpoint.settings import Setting
-from fixedpoint.solution import Assessment, Evaluation, Status
+from fixedpoint.solution import Adaptation, Assessment, Evaluation, Status
 
 Problem = TypeVar("Problem")
 Ctx = TypeVar("Ctx")
@@ -107,10 +107,20 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
     has the extra axis is a single problem. None: every leaf is batch-first."""
     tunable: ClassVar[Mapping[str, Setting]] = {}
     """Constructor arguments that `fixedpoint tune` may choose."""
+    check_interval: int = 1
+    """Evaluations from one check (`assess`, then `adapt`) of a solve to the next."""
 
     @abstractmethod
     def initial(self, context: Ctx) -> Tensor:
         """(B, n) the cold start."""
+
+    def resume(self, output: Any, context: Ctx) -> Tensor:
+        """(B, n) the start that belongs to an `output` of this map, of an earlier solve say.
+
+        Raises:
+            TypeError: this map cannot start from outputs (the default).
+        """
+        raise TypeError(f"start: {type(self).__name__} starts from tensors (B, n) only, not from an output")
 
     @abstractmethod
     def forward(self, x: Tensor, context: Ctx) -> Tensor:
@@ -155,6 +165,13 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """The residual (B,) that the tolerance applies to, and verdicts. Default: ||f(x) - x||_2, no verdicts."""
         residual = torch.linalg.vector_norm(evaluation.residual, dim=-1)
         return Assessment(residual, torch.full_like(residual, Status.RUNNING, dtype=torch.int64))
+
+    def adapt(self, at: Evaluation, aux: Any, context: Ctx) -> Adaptation | None:
+        """Change the context after a check of a solve (an adaptive scale, say); None: it stays. Default: it stays.
+
+        `unroll`, training and comparisons do not call it: there the map is what it is from the start.
+        """
+        return None
 
     def output(self, evaluation: Evaluation, aux: Any, context: Ctx) -> Any:
         """What the user asked for: a tensor or NamedTuple of batch-first tensors. Default: f(x)."""

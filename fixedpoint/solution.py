@@ -47,11 +47,24 @@ class Assessment(NamedTuple):
     residual: Tensor
     """(B,) nonnegative; an instance converges when it is at most the tolerance. inf: it must not converge here."""
     status: Tensor
-    """(B,) `Status` integers: RUNNING, or a verdict that only the map can reach (an infeasibility, say)."""
+    """(B,) `Status` integers: RUNNING, or a verdict that only the map can reach: PRIMAL_INFEASIBLE or DUAL_INFEASIBLE,
+    which stand when two checks in a row agree (acceleration makes transient certificates)."""
+
+
+class Adaptation(NamedTuple):
+    """A context that changed between two evaluations, and the last evaluation in its terms."""
+
+    context: Any
+    x: Tensor
+    """(B, n) the point last evaluated, in the new coordinates."""
+    fx: Tensor
+    """(B, n) the map's value there."""
+    changed: Tensor
+    """(B,) bool, the instances whose coordinates changed: the accelerator begins anew there."""
 
 
 class Progress(NamedTuple):
-    """What `callback` receives after every evaluation; arrays cover the whole batch, finished rows included."""
+    """What `callback` receives after every check; arrays cover the whole batch, finished rows included."""
 
     evaluations: int
     residual: Tensor

@@ -35,7 +35,7 @@ def solve(
     *,
     tolerance: float = 1e-6,
     max_evaluations: int = 1000,
-    start: Tensor | None = None,
+    start: Any = None,
     callback: Callback | None = None,
     gradient: Gradient = None,
     on_invalid: Literal["raise", "mark"] = "raise",
@@ -49,8 +49,10 @@ def solve(
         accelerator: an `Accelerator`, a registered name such as "anderson-2", or None for the plain iteration.
         tolerance: an instance converges when the map's residual is at most this; 0 uses the whole budget.
         max_evaluations: most evaluations of the map per instance.
-        start: (B, n) first point instead of the map's cold start, in the problem's dtype.
-        callback: called with a `Progress` after every evaluation; a true return value stops the solve.
+        start: (B, n) first point instead of the map's cold start, in the problem's dtype; or an `output` of an earlier
+            solve, for maps that can `resume` from one.
+        callback: called with a `Progress` after every check (every evaluation, unless the map checks less often); a
+            true return value stops the solve.
         gradient: None for none; "implicit" (implicit function theorem, exact at the solution, memory of one
             evaluation); "unroll" (through every step; ill-conditioned through Anderson acceleration near the
             solution, where its least squares is nearly singular); `Truncated(k)` (through k plain steps at the
@@ -78,7 +80,11 @@ def solve(
         raise TypeError(f"map: expected a FixedPointMap object, got {map!r}")
     accelerator = resolve(accelerator)
     batch = leaves.check(problem, map.ranks)
-    start = checked_start(start, map, problem, batch)
+    resume = None
+    if start is None or isinstance(start, Tensor):
+        start = checked_start(start, map, problem, batch)
+    else:
+        resume, start = _packed(start, batch)
     if batch is None:
         problem = leaves.batched(problem, map.ranks)
     parts = leaves.tensors(problem)
@@ -86,7 +92,7 @@ def solve(
     _check_budget(tolerance, max_evaluations, dtype)
     _check_differentiable(parts, start, gradient)
 
-    spec = SolveSpec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid)
+    spec = SolveSpec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid, resume)
     if gradient == "unroll":
         result = spec.run(parts, start)
     else:
@@ -109,6 +115,24 @@ def solved(map: FixedPointMap, problem: Any, tolerance: float = 1e-9) -> Tensor:
         row = int((~solution.converged).to(torch.int8).argmax())
         raise ArithmeticError(f"solutions: instance {row} ended {solution.statuses[row].name} short of {tolerance:g}")
     return solution.x
+
+
+def _packed(output: Any, batch: int | None) -> tuple[Any, Tensor]:
+    """An output to start from as (its structure without rows, its tensors side by side (B, K)).
+
+    Raises:
+        TypeError: no tensors in it; ValueError: tensors that are not (B, k), or (k,) for a single problem.
+    """
+    found = leaves.tensors(output)
+    if not found:
+        raise TypeError(f"start: expected a tensor or an output of the map, got {type(output).__name__}")
+    for name, t in found.items():
+        if t.ndim != (1 if batch is None else 2) or (batch is not None and t.shape[0] != batch):
+            raise ValueError(
+                f"start: {name}: expected {'(k,)' if batch is None else f'({batch}, k)'}, got {tuple(t.shape)}"
+            )
+    rows = {name: t[None] if batch is None else t for name, t in found.items()}
+    return leaves.replace(output, {name: t[:0] for name, t in rows.items()}), torch.cat(list(rows.values()), 1)
 
 
 def _check_budget(tolerance: float, max_evaluations: int, dtype: torch.dtype) -> None:
