@@ -2,8 +2,19 @@
 
 from maps.scs.front import ConicSolution, solve
 from maps.scs.kkt import kkt_error
-from maps.scs.linear_system import FactorizationError
-from maps.scs.map import SCS, ConicPoint
+from maps.scs.linear_systems import FactorizationError
+from maps.scs.map import SCS
+from maps.scs.matrix import SparseMatrix
 from maps.scs.program import ConeProgram
+from maps.scs.state import ConicPoint
 
-__all__ = ["SCS", "ConeProgram", "ConicPoint", "ConicSolution", "FactorizationError", "kkt_error", "solve"]
+__all__ = [
+    "SCS",
+    "ConeProgram",
+    "ConicPoint",
+    "ConicSolution",
+    "FactorizationError",
+    "SparseMatrix",
+    "kkt_error",
+    "solve",
+]

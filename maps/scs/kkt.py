@@ -8,28 +8,35 @@ import torch
 from torch import Tensor
 
 from maps.cones import ProductCone
-from maps.scs.linear_system import times
+from maps.scs.matrix import times, transposed_times
 from maps.scs.program import ConeProgram
 
 
-def kkt_terms(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def kkt_terms(
+    program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, *, homogeneous: bool = False
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Violation and size of each optimality condition, infinity norms.
 
     Args:
         program: a batch, or a single one.
         x, y, s: (B, n), (B, m), (B, m).
+        homogeneous: with b = 0 and c = 0, as for certificates.
 
     Returns:
         name -> ((B,) violation, (B,) size of its largest term), for "primal" (Ax + s = b), "dual" (Px + A'y + c = 0),
         "gap" (x'Px + c'x + b'y = 0), "cone" (distance of s to K) and "dual cone" (distance of y to K*).
     """
-    return {name: (_norm(v), size) for name, (v, size) in _conditions(program, x, y, s).items()}
+    return {name: (_norm(v), size) for name, (v, size) in _conditions(program, x, y, s, homogeneous).items()}
 
 
-def _conditions(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def _conditions(
+    program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, homogeneous: bool = False
+) -> dict[str, tuple[Tensor, Tensor]]:
     """As `kkt_terms`, the violations (B, k) themselves."""
     A, b, c = program.A, program.b.expand(s.shape), program.c.expand(x.shape)
-    Ax, Aty = times(A, x), times(A.mT, y)
+    if homogeneous:
+        b, c = torch.zeros_like(b), torch.zeros_like(c)
+    Ax, Aty = times(A, x), transposed_times(A, y)
     Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
     xPx, cx, by = ((u * v).sum(1, keepdim=True) for u, v in ((x, Px), (c, x), (b, y)))
     cone: ProductCone = program.cone

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fixedpoint.evaluation import Peer, PeerPoint
 from maps.scs.kkt import kkt_error
+from maps.scs.matrix import entries
 from maps.scs.program import ConeProgram
 
 
@@ -66,9 +67,14 @@ def _instance(problem: ConeProgram, i: int) -> dict[str, Any]:
     def row(part: Tensor, rank: int) -> np.ndarray:
         return (part[i] if part.ndim > rank else part).detach().to(torch.float64).numpy()
 
-    data = {"A": sparse.csc_matrix(row(problem.A, 2)), "b": row(problem.b, 1), "c": row(problem.c, 1)}
+    def matrix(name: str) -> Any:
+        values = row(entries(getattr(problem, name), problem.patterns[name]), 1)
+        pattern = problem.patterns[name]
+        return sparse.csc_matrix((values, (pattern.rows, pattern.columns)), shape=pattern.shape)
+
+    data = {"A": matrix("A"), "b": row(problem.b, 1), "c": row(problem.c, 1)}
     if problem.P is not None:
-        data["P"] = sparse.triu(sparse.csc_matrix(row(problem.P, 2)), format="csc")
+        data["P"] = sparse.triu(matrix("P"), format="csc")
     return data
 
 

@@ -14,9 +14,11 @@ from torch.utils import _pytree as pytree
 
 from fixedpoint.iterate import concrete
 from maps.cones import ConeSpec, ProductCone
+from maps.scs.matrix import Matrix, Pattern, SparseMatrix
 
-ConvertibleToTensor = Any
-"""A torch tensor, a NumPy array, a SciPy sparse matrix or nested lists of numbers."""
+Numbers = Any
+"""A torch tensor, a NumPy array, nested lists of numbers; for A and P also a SciPy sparse matrix, a list of them with
+one pattern, or a `SparseMatrix`."""
 
 
 class ConeProgram:
@@ -26,39 +28,46 @@ class ConeProgram:
         A: (m, n), shared by the batch, or (B, m, n).
         b: (m,) or (B, m).
         c: (n,) or (B, n).
-        P: (n, n) or (B, n, n), full symmetric positive semidefinite; None for a linear objective.
+        P: (n, n) or (B, n, n), positive semidefinite; None for a linear objective. The full symmetric matrix or one
+            triangle of it: a triangle is mirrored, and `triangle` says which one was given.
         cones: rows of K in SCS's order, e.g. {"z": 3, "l": 2, "q": [3, 4]}; see `maps.cones.ProductCone`.
 
     A part with one axis less than the batched form is shared; a program with no batched part is a single one. All
-    parts become torch tensors of one floating dtype (float64 unless tensors of another were given). SCS's scaling
-    counts stored entries: of a SciPy matrix its stored ones (explicit zeros too), of a dense A those that are not zero
-    in every instance.
+    parts become torch tensors of one floating dtype (float64 unless tensors of another were given); what was given
+    sparse stays sparse (`SparseMatrix`). SCS's scaling counts stored entries: of a sparse matrix its stored ones
+    (explicit zeros too), of a dense one those that are not zero in every instance.
 
     Raises:
         ValueError: shapes that do not fit each other, unknown cone keys, cones that do not add up to m.
         TypeError: parts of different floating dtypes.
     """
 
-    def __init__(
-        self,
-        A: ConvertibleToTensor,
-        b: ConvertibleToTensor,
-        c: ConvertibleToTensor,
-        P: ConvertibleToTensor | None = None,
-        cones: ConeSpec | None = None,
-    ) -> None:
+    A: Matrix
+    b: Tensor
+    c: Tensor
+    P: Matrix | None
+    cone: ProductCone
+    patterns: dict[str, Pattern]
+    """The entries of "A" and, unless it is None, "P" that count as stored."""
+    triangle: str
+    """"full", "upper" or "lower": how P was given."""
+    numpy: bool
+    """Whether no part was given as a torch tensor."""
+
+    def __init__(self, A: Numbers, b: Numbers, c: Numbers, P: Numbers = None, cones: ConeSpec | None = None) -> None:
         if cones is None:
             raise ValueError('cones: expected the rows of K, such as {"z": 3, "l": 2, "q": [3]}')
         self.cone = ProductCone(cones)
-        self.A, self.b, self.c = (_tensor(n, v) for n, v in (("A", A), ("b", b), ("c", c)))
-        self.P = None if P is None else _tensor("P", P)
-        # fixed here, not from the batch that is solved: an invalid instance that is replaced must not change it
-        self.stored = {n: _stored(v, t) for n, v, t in (("A", A, self.A), ("P", P, self.P)) if t is not None}
+        self.A, self.b, self.c = _matrix("A", A), _tensor("b", b), _tensor("c", c)
+        self.P, self.triangle = (None, "full") if P is None else _mirrored(_matrix("P", P))
         parts = {"A": self.A, "b": self.b, "c": self.c} | ({} if self.P is None else {"P": self.P})
         dtypes = {name: t.dtype for name, t in parts.items()}
         if len(set(dtypes.values())) > 1:
             raise TypeError(f"A, b, c, P: expected one dtype, got {', '.join(f'{n}: {d}' for n, d in dtypes.items())}")
         _check_shapes(parts, self.cone)
+        # fixed here, not from the batch that is solved: an invalid instance that is replaced must not change it
+        self.patterns = {name: _pattern(parts[name]) for name in ("A", "P") if name in parts}
+        self.numpy = not any(isinstance(given, Tensor | SparseMatrix) for given in (A, b, c, P))
 
     @property
     def n(self) -> int:
@@ -82,17 +91,18 @@ class ConeProgram:
 
     @property
     def cones(self) -> ConeSpec:
-        """The rows of K, every key present."""
+        """The rows of K, without empty keys."""
         return self.cone.spec
 
     def __repr__(self) -> str:
         kind = "single" if self.batch is None else f"batch of {self.batch}"
-        cones = {key: value for key, value in self.cones.items() if value}
-        return f"ConeProgram({kind}, n={self.n}, m={self.m}, cones={cones}, quadratic={self.P is not None})"
+        P = {"full": "given in full"}.get(self.triangle, f"{self.triangle} triangle given, mirrored")
+        return f"ConeProgram({kind}, n={self.n}, m={self.m}, cones={self.cones}, P={'None' if self.P is None else P})"
 
 
 def _flatten(program: ConeProgram) -> tuple[list[Any], tuple[Any, ...]]:
-    return [program.A, program.b, program.c, program.P], (program.cone, program.stored)
+    context = (program.cone, program.patterns, program.triangle, program.numpy)
+    return [program.A, program.b, program.c, program.P], context
 
 
 def _flatten_with_keys(program: ConeProgram) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
@@ -103,7 +113,7 @@ def _flatten_with_keys(program: ConeProgram) -> tuple[list[tuple[Any, Any]], tup
 def _unflatten(values: Any, context: tuple[Any, ...]) -> ConeProgram:
     program = object.__new__(ConeProgram)
     program.A, program.b, program.c, program.P = values
-    program.cone, program.stored = context
+    program.cone, program.patterns, program.triangle, program.numpy = context
     return program
 
 
@@ -115,24 +125,19 @@ def _is_sparse(value: Any) -> bool:
     return hasattr(value, "tocoo")
 
 
-def _stored(given: Any, tensor: Tensor) -> np.ndarray:
-    """(rows, columns) bool mask of the stored entries; an array, since it must outlive a torch.func transform.
-
-    Inside vmap, where the values cannot be read, every entry counts.
-    """
-    if _is_sparse(given):
-        coo = given.tocoo()
-        mask = np.zeros(coo.shape, dtype=bool)
-        mask[coo.row, coo.col] = True
-        return mask
-    if not concrete(tensor):
-        return np.ones(tensor.shape[-2:], dtype=bool)
-    present = torch.nan_to_num(tensor.detach()) != 0
-    present = present.flatten(0, -3).any(0) if tensor.ndim > 2 else present
-    return np.array(present.tolist(), dtype=bool).reshape(tensor.shape[-2:])
+def _matrix(name: str, value: Numbers) -> Matrix:
+    """A dense tensor or, of what was given sparse, a `SparseMatrix`."""
+    if isinstance(value, SparseMatrix):
+        return value
+    if _is_sparse(value) or (isinstance(value, list | tuple) and value and all(map(_is_sparse, value))):
+        try:
+            return SparseMatrix.of(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return _tensor(name, value)
 
 
-def _tensor(name: str, value: ConvertibleToTensor) -> Tensor:
+def _tensor(name: str, value: Numbers) -> Tensor:
     """A floating tensor; integers become float64."""
     if _is_sparse(value):
         value = value.toarray()
@@ -151,7 +156,47 @@ def _tensor(name: str, value: ConvertibleToTensor) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
 
 
-def _check_shapes(parts: dict[str, Tensor], cone: ProductCone) -> None:
+def _pattern(matrix: Matrix) -> Pattern:
+    """The stored places; inside vmap, where the values cannot be read, all places of a dense matrix."""
+    if isinstance(matrix, SparseMatrix):
+        return matrix.pattern
+    shape = (matrix.shape[-2], matrix.shape[-1])
+    if not concrete(matrix):
+        mask = np.ones(shape, dtype=bool)
+    else:
+        present = torch.nan_to_num(matrix.detach()) != 0
+        present = present.flatten(0, -3).any(0) if matrix.ndim > 2 else present
+        mask = np.array(present.tolist(), dtype=bool).reshape(shape)
+    rows, columns = np.nonzero(mask)
+    return Pattern(rows, columns, shape)
+
+
+def _mirrored(P: Matrix) -> tuple[Matrix, str]:
+    """(P in full, what was given of it). A diagonal matrix is full; inside vmap a dense matrix is taken as it is."""
+    if P.ndim < 2 or P.shape[-1] != P.shape[-2]:
+        return P, "full"  # `_check_shapes` says what is wrong with it
+    if isinstance(P, SparseMatrix):
+        rows, columns = P.pattern.rows, P.pattern.columns
+        below, above = bool((rows > columns).any()), bool((rows < columns).any())
+    elif concrete(P):
+        below, above = (bool((torch.nan_to_num(part.detach()) != 0).any()) for part in (P.tril(-1), P.triu(1)))
+    else:
+        return P, "full"
+    if below == above:
+        return P, "full"
+    if isinstance(P, SparseMatrix):
+        off = np.nonzero(rows != columns)[0]
+        every = np.concatenate([np.arange(len(rows)), off])
+        full = (np.concatenate([rows, columns[off]]), np.concatenate([columns, rows[off]]))
+        order = np.lexsort((full[1], full[0]))
+        mirror = Pattern(full[0][order], full[1][order], P.pattern.shape)
+        P = SparseMatrix(P.values[..., torch.from_numpy(every[order])], mirror)
+    else:
+        P = P + (P.triu(1) if above else P.tril(-1)).mT
+    return P, "upper" if above else "lower"
+
+
+def _check_shapes(parts: dict[str, Any], cone: ProductCone) -> None:
     for name, rank in (("A", 2), ("b", 1), ("c", 1), ("P", 2)):
         if name in parts and parts[name].ndim not in (rank, rank + 1):
             shape = tuple(parts[name].shape)

@@ -1,6 +1,8 @@
 """SCS's normalization: A^ = D A E, P^ = E P E, b^ = sigma D b, c^ = sigma E c with diagonal D, E.
 
 25 Ruiz passes (infinity norms), then one pass of root-mean-square norms over the stored entries, as SCS 3.3.1 has it.
+There D and E depend on b and c too, so that a batch that shares A gets a matrix per instance; `shared` takes them from
+A and P alone, one pair for the batch.
 """
 
 from __future__ import annotations
@@ -8,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from maps.cones import ProductCone
+from maps.scs.matrix import Matrix, Pattern, SparseMatrix, entries
 
 RUIZ_PASSES = 25
 
@@ -21,20 +23,20 @@ class Scaling(NamedTuple):
     """Diagonals of the normalization; constants as far as gradients go (x, y, s unscaled do not depend on them)."""
 
     D: Tensor
-    """(B, m)"""
+    """(B, m), or (1, m) shared."""
     E: Tensor
-    """(B, n)"""
+    """(B, n), or (1, n) shared."""
     sigma: Tensor
     """(B, 1)"""
 
 
 class Data(NamedTuple):
-    """A batch of cone programs' numbers; A and P may have a leading axis of 1 when the batch shares them."""
+    """A batch of cone programs' numbers."""
 
-    A: Tensor
-    """(B or 1, m, n)"""
-    P: Tensor | None
-    """(B or 1, n, n)"""
+    A: Matrix
+    """(B, m, n), or (m, n) shared."""
+    P: Matrix | None
+    """(B, n, n), or (n, n) shared."""
     b: Tensor
     """(B, m)"""
     c: Tensor
@@ -47,14 +49,18 @@ def identity(data: Data) -> Scaling:
 
 
 def apply(data: Data, scaling: Scaling) -> Data:
-    """The scaled data."""
+    """The scaled data; a shared matrix stays shared where the diagonals are."""
     D, E, sigma = scaling
-    return Data(
-        A=D[:, :, None] * data.A * E[:, None, :],
-        P=None if data.P is None else E[:, :, None] * data.P * E[:, None, :],
-        b=sigma * D * data.b,
-        c=sigma * E * data.c,
-    )
+    P = None if data.P is None else _scaled(data.P, E, E)
+    return Data(_scaled(data.A, D, E), P, sigma * D * data.b, sigma * E * data.c)
+
+
+def _scaled(matrix: Matrix, left: Tensor, right: Tensor) -> Matrix:
+    if isinstance(matrix, SparseMatrix):
+        scaled = matrix.scaled(left, right)
+        return scaled if len(left) > 1 or matrix.ndim == 3 else SparseMatrix(scaled.values[0], matrix.pattern)
+    product = left[:, :, None] * matrix * right[:, None, :]
+    return product if len(left) > 1 or matrix.ndim == 3 else product[0]
 
 
 class _Entries(NamedTuple):
@@ -93,22 +99,19 @@ _Norms = tuple[Tensor, Tensor, Tensor]
 """Norms of the rows (B, m), of the columns (B, n) and of the tau row and column (B, 1)."""
 
 
-def equilibrate(data: Data, cone: ProductCone, stored: Mapping[str, np.ndarray]) -> Scaling:
+def equilibrate(data: Data, cone: ProductCone, patterns: Mapping[str, Pattern]) -> Scaling:
     """The diagonals for a batch.
 
     Args:
         data: the programs.
         cone: rows inside a block that is not separable get one scaling.
-        stored: "A" (m, n) and, unless P is None, "P" (n, n) bool masks of the entries that count.
+        patterns: of "A" and, unless P is None, "P": the entries that count.
     """
     with torch.no_grad():
-        nothing = data.A.new_zeros(1, data.c.shape[1], 0)
-        A = _entries(data.A, stored["A"])
-        P = (
-            _entries(nothing, np.zeros(nothing.shape[1:], dtype=bool))
-            if data.P is None
-            else _entries(data.P, stored["P"])
-        )
+        A = _entries(data.A, patterns["A"])
+        nowhere = torch.empty(0, dtype=torch.int64)
+        none = _Entries(data.b.new_empty(1, 0), nowhere, nowhere)
+        P = none if data.P is None else _entries(data.P, patterns["P"])
         total = identity(data)
         current = _rescaled(_Sparse(A, P, data.b, data.c), total)  # gives shared matrices their batch axis
         for _ in range(RUIZ_PASSES):
@@ -117,9 +120,20 @@ def equilibrate(data: Data, cone: ProductCone, stored: Mapping[str, np.ndarray])
         return _product(total, _step(_root_mean_square(current, cone)))
 
 
-def _entries(matrix: Tensor, mask: np.ndarray) -> _Entries:
-    rows, columns = (torch.from_numpy(index) for index in np.nonzero(mask))
-    return _Entries(matrix[:, rows, columns], rows, columns)
+def shared(data: Data, cone: ProductCone, patterns: Mapping[str, Pattern]) -> Scaling:
+    """The diagonals from A and P alone, and a sigma per instance that brings the larger of b and c to size 1."""
+    with torch.no_grad():
+        one = data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
+        rows = slice(0, 1) if one else slice(None)
+        bare = data._replace(b=torch.zeros_like(data.b[rows]), c=torch.zeros_like(data.c[rows]))
+        D, E, _ = equilibrate(bare, cone, patterns)
+        tau = torch.cat([D * data.b, E * data.c], 1).abs().amax(1, keepdim=True)
+        return Scaling(D, E, 1 / _limit(tau))
+
+
+def _entries(matrix: Matrix, pattern: Pattern) -> _Entries:
+    values = entries(matrix, pattern)
+    return _Entries(values if matrix.ndim == 3 else values[None], *pattern.index)
 
 
 def _rescaled(data: _Sparse, step: Scaling) -> _Sparse:

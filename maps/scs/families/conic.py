@@ -13,9 +13,10 @@ from fixedpoint.evaluation import Peer
 from fixedpoint.settings import Setting
 from fixedpoint.solving import solved
 from maps.scs.kkt import kkt_error, kkt_merit
-from maps.scs.map import SCS, ConicPoint
+from maps.scs.map import SCS
 from maps.scs.peer import ScsWheel
 from maps.scs.program import ConeProgram
+from maps.scs.state import ConicPoint
 
 PAPER = {"rho_x": 1e-3, "scale": 1.0, "zero_cone_factor": 1.0, "tau_factor": 1.0, "alpha": 1.5}
 """The metric of SCS 2, which the neural-acceleration paper ran: every R_y = 1."""

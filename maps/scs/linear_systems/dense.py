@@ -1,10 +1,9 @@
-"""The linear system of every SCS step: K [p; q] = [h; k] with K = [[P + rho_x I, A'], [A, -R_y]].
+"""Dense factorizations of a whole batch.
 
-Two dense, batched solvers behind one method. `Reduced` eliminates q and factors the positive definite
-H = P + rho_x I + A' R_y^{-1} A, by Cholesky, with a step of refinement where the elimination loses accuracy (large
-zero-cone factors, tiny rho_x); `QuasiDefinite` factors K itself by LU where that is not enough. `factor` takes the
-first whose error on a known solution is small, and refuses a factor it cannot verify: on some builds batched LU is
-silently wrong after `torch.set_num_threads`.
+`Reduced` eliminates q and factors the positive definite H = P + rho_x I + A' R_y^{-1} A, by Cholesky, with a step of
+refinement where the elimination loses accuracy (large zero-cone factors, tiny rho_x); `QuasiDefinite` factors K itself
+by LU where that is not enough. `factor` takes the first whose error on a known solution is small, and refuses a factor
+it cannot verify: on some builds batched LU is silently wrong after `torch.set_num_threads`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from maps.scs.matrix import times
 
 
 class FactorizationError(ArithmeticError):
@@ -68,16 +69,13 @@ class QuasiDefinite(NamedTuple):
         return torch.linalg.lu_solve(self.lu, self.pivots, right[:, :, None])[:, :, 0]
 
 
-LinearSystem = Reduced | QuasiDefinite
-
-
-def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> LinearSystem:
+def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Reduced | QuasiDefinite:
     """Factor K for a batch, or once for a shared A and P.
 
     Args:
         A: (B, m, n), or (m, n) shared.
         P: (B, n, n) or (n, n), like A; None for 0.
-        R_y: (m,) positive.
+        R_y: (m,) positive, or (B, m).
         rho_x: positive.
 
     Raises:
@@ -90,9 +88,9 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> LinearSyst
     known = _known_solution(A)
     target = _forward(A, block, R_y, *known)
     limit = 1e-12 if A.dtype == torch.float64 else 1e-4
-    H = block + (A.mT / R_y) @ A
+    H = block + (A.mT / R_y[..., None, :]) @ A
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(H).L)
-    R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], -1)
+    R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     finite = torch.isfinite(H).flatten(-2).all(-1)  # other rows are somebody else's to report: they choose nothing
     for refine in (False, True):
         reduced = Reduced(A, block, inverse, R_rows, refine)
@@ -101,7 +99,7 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> LinearSyst
         if bool(usable.all()):
             return reduced
 
-    corner = torch.diag(-R_y).expand(*A.shape[:-2], -1, -1)
+    corner = torch.diag_embed(-R_rows)
     K = torch.cat([torch.cat([block, A.mT], -1), torch.cat([A, corner], -1)], -2)
     lu, pivots, _ = torch.linalg.lu_factor_ex(K)
     full = QuasiDefinite(K, lu, pivots)
@@ -135,14 +133,7 @@ def _forward(A: Tensor, block: Tensor, R_y: Tensor, p: Tensor, q: Tensor) -> tup
     return times(block, p) + times(A.mT, q), times(A, p) - R_y * q
 
 
-def _error(system: LinearSystem, target: tuple[Tensor, Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
+def _error(system: Reduced | QuasiDefinite, target: tuple[Tensor, Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
     """(B,) largest error of the solution of `target`, relative to the largest entry of the known one."""
     difference = torch.cat(system.solve(*target), 1) - torch.cat(known, 1)
     return difference.abs().amax(1) / torch.cat(known, 1).abs().amax(1)
-
-
-def times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """(B, m, n) or shared (m, n), times (B, n) -> (B, m)."""
-    if matrix.ndim == 2:
-        return vector @ matrix.mT
-    return (vector[:, None] @ matrix.mT)[:, 0]  # a row times a matrix: 3 to 5 times faster than a matrix times a column

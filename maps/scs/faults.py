@@ -1,0 +1,59 @@
+"""Data faults of single cone programs, beyond numbers that are not finite."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maps.scs.matrix import SparseMatrix
+from maps.scs.program import ConeProgram
+
+_DENSE = 1000
+"""Variables up to which a sparse P is tested densely."""
+
+
+def faults(problem: ConeProgram) -> dict[str, Tensor]:
+    """A P that is not symmetric, or not positive semidefinite: message -> (B,) bool. Expects finite numbers."""
+    if problem.P is None:
+        return {}
+    P = problem.P.to_dense() if isinstance(problem.P, SparseMatrix) and problem.n <= _DENSE else problem.P
+    skew, indefinite = _sparse(P) if isinstance(P, SparseMatrix) else _dense(P)
+    batch = problem.batch or 1
+    return {
+        "P: expected a symmetric matrix or one triangle of it, got an asymmetric one": skew.expand(batch),
+        "P: expected a positive semidefinite matrix, got an indefinite one": (indefinite & ~skew).expand(batch),
+    }
+
+
+def _limits(size: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """(largest |P - P'|, most negative eigenvalue) that rounding explains, for matrices of this largest entry."""
+    eps = torch.finfo(size.dtype).eps
+    return 1e3 * eps * size, n * 1e2 * eps * torch.where(size > 0, size, 1.0)
+
+
+def _dense(P: Tensor) -> tuple[Tensor, Tensor]:
+    """(asymmetric, indefinite), (B,) each, or scalars."""
+    asymmetry, shift = _limits(P.abs().amax((-2, -1), keepdim=True), P.shape[-1])
+    skew = ((P - P.mT).abs() > asymmetry).any(-1).any(-1)
+    identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+    indefinite = torch.linalg.cholesky_ex((P + P.mT) / 2 + shift * identity).info > 0
+    return skew, indefinite
+
+
+def _sparse(P: SparseMatrix) -> tuple[Tensor, Tensor]:
+    """The same by Lanczos' smallest eigenvalue."""
+    from scipy import sparse
+    from scipy.sparse.linalg import eigsh
+
+    n = P.pattern.shape[0]
+    many = P.values if P.ndim == 3 else P.values[None]
+    found = []
+    for values in many.double():
+        matrix = sparse.csr_matrix((values.numpy(), (P.pattern.rows, P.pattern.columns)), shape=(n, n))
+        asymmetry, shift = (float(limit) for limit in _limits(values.abs().amax(), n))
+        start = np.cos(np.arange(n) ** 2 + 0.5)  # the default one is random
+        least = eigsh((matrix + matrix.T) / 2, k=1, which="SA", v0=start, return_eigenvectors=False, tol=1e-6)
+        found.append((abs(matrix - matrix.T).max() > asymmetry, float(least[0]) < -shift))
+    skew, indefinite = (torch.tensor(part) for part in zip(*found, strict=True))
+    return (skew, indefinite) if P.ndim == 3 else (skew[0], indefinite[0])

@@ -1,0 +1,57 @@
+"""Which linear system to use."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from maps.scs.linear_systems import conjugate_gradients, dense, sparse
+from maps.scs.matrix import Matrix, SparseMatrix
+
+KINDS = ("auto", "dense", "sparse", "cg")
+"""What `SCS(linear_solver=...)` takes."""
+
+_DENSE_SIZE, _DENSE_BYTES, _FACTORS = 1500, 2**30, 64
+"""Variables, and bytes of all matrices, up to which a batch is factored densely; most factors of one batch."""
+
+
+class LinearSystem(Protocol):
+    """K, ready to be solved with: a NamedTuple whose tensors are batch-first, or have no batch axis when shared."""
+
+    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n), (B, m) -> (p (B, n), q (B, m))."""
+
+
+def choose(n: int, m: int, copies: int) -> str:
+    """The kind that "auto" stands for.
+
+    Args:
+        n, m: variables and rows.
+        copies: matrices to factor: 1 when the batch shares them, else B.
+    """
+    if n <= _DENSE_SIZE and 8 * copies * n * (n + 2 * m) <= _DENSE_BYTES:
+        return "dense"
+    return "sparse" if copies <= _FACTORS else "cg"
+
+
+def factor(kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float) -> LinearSystem:
+    """Prepare K for a batch, or once for a shared A and P.
+
+    Args:
+        kind: "dense" (A and P are tensors), "sparse" or "cg" (they are `SparseMatrix`).
+        A: (B, m, n), or (m, n) shared.
+        P: (B, n, n) or (n, n), like A; None for 0.
+        R_y: (m,) positive, or (B, m).
+        rho_x: positive.
+
+    Raises:
+        FactorizationError: no instance's factor reproduced a known solution.
+    """
+    if kind == "dense":
+        assert not isinstance(A, SparseMatrix)
+        assert not isinstance(P, SparseMatrix)
+        return dense.factor(A, P, R_y, rho_x)
+    assert isinstance(A, SparseMatrix)
+    assert P is None or isinstance(P, SparseMatrix)
+    return (sparse.factor if kind == "sparse" else conjugate_gradients.prepare)(A, P, R_y, rho_x)

@@ -1,0 +1,62 @@
+"""A symmetric linear operator that torch cannot see into (a host factorization, an iterative solver)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maps.scs.matrix import SparseMatrix, times, transposed_times
+
+Operator = Callable[..., Tensor]
+"""(right (B, k), *tensors (B, ...)) -> (B, k): linear and symmetric in `right`, rows independent."""
+
+
+class Constant(torch.autograd.Function):
+    """operator(right, *tensors) with the tensors held constant: its derivative in any direction is itself.
+
+    Rows are independent, so that a mapped axis joins the batch.
+    """
+
+    @staticmethod
+    def forward(operator: Operator, right: Tensor, *tensors: Tensor) -> Tensor:
+        """The operator's value."""
+        return operator(right.detach(), *(t.detach() for t in tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the operator and its constants."""
+        ctx.operator, _, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
+        """The operator, which is symmetric."""
+        return None, Constant.apply(ctx.operator, cotangent, *ctx.saved_tensors), *(None for _ in ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, tangent: Tensor | None, *others: Any) -> Tensor:
+        """The operator, which is linear."""
+        assert tangent is not None
+        return Constant.apply(ctx.operator, tangent, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], operator: Operator, *tensors: Tensor) -> tuple[Tensor, int]:
+        """The mapped axis as further rows."""
+        size = info.batch_size
+        moved = [
+            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(tensors, in_dims[1:], strict=True)
+        ]
+        return Constant.apply(operator, *(t.flatten(0, 1) for t in moved)).unflatten(0, (size, -1)), 0
+
+
+def kkt_product(
+    A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, p: Tensor, q: Tensor
+) -> tuple[Tensor, Tensor]:
+    """K [p; q]: (B, n), (B, m)."""
+    top = rho_x * p + transposed_times(A, q)
+    return top if P is None else top + times(P, p), times(A, p) - R_y * q

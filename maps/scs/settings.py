@@ -1,0 +1,35 @@
+"""The arguments of the SCS map, checked at the door."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from maps.scs.linear_systems import KINDS
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Raise ValueError for an argument of `SCS` outside its range; the message names it."""
+    for name in ("scale", "zero_cone_factor", "rho_x", "tau_factor"):
+        value = settings[name]
+        if not _is_number(value) or not 1e-100 < value < 1e100:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    if not isinstance(settings["normalize"], bool) and settings["normalize"] != "shared":
+        raise ValueError(f'normalize: expected True, False or "shared", got {settings["normalize"]!r}')
+    if not isinstance(settings["adaptive_scale"], bool):
+        raise ValueError(f"adaptive_scale: expected True or False, got {settings['adaptive_scale']!r}")
+    alpha, weights, interval = settings["alpha"], settings["error_weights"], settings["check_interval"]
+    if not _is_number(alpha) or not 0 < alpha < 2:
+        raise ValueError(f"alpha: expected a number in (0, 2), got {alpha!r}")
+    if min(weights) < 0 or max(weights) <= 0:
+        raise ValueError(f"error_weights: expected two numbers >= 0, one of them positive, got {weights}")
+    if not _is_number(settings["eps_infeas"]) or not 0 <= settings["eps_infeas"] < float("inf"):
+        raise ValueError(f"eps_infeas: expected a number >= 0, got {settings['eps_infeas']!r}")
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise ValueError(f"check_interval: expected a whole number >= 1, got {interval!r}")
+    if settings["linear_solver"] not in KINDS:
+        raise ValueError(f"linear_solver: expected one of {', '.join(KINDS)}, got {settings['linear_solver']!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,0 +1,61 @@
+"""What passes between the methods of the SCS map: points, by-products, the prepared batch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from maps.scs.adaptive import ScaleHistory
+from maps.scs.linear_systems import LinearSystem
+from maps.scs.scaling import Data, Scaling
+from maps.scs.termination import Weights
+
+
+class ConicPoint(NamedTuple):
+    """A primal-dual point of a cone program, in its original units."""
+
+    x: Tensor
+    """(B, n)"""
+    y: Tensor
+    """(B, m) in K*"""
+    s: Tensor
+    """(B, m) in K"""
+
+
+class Inner(NamedTuple):
+    """By-products of a step: what x, y, s and tau are read from."""
+
+    u: Tensor
+    """(B, l) the projected point (x, y, tau)."""
+    rsk: Tensor
+    """(B, l) R (v + u - 2 u~) = (0, s, kappa)."""
+
+
+class Rows(NamedTuple):
+    """What belongs to single instances; None where the batch shares it or there is none."""
+
+    data: Data
+    """Scaled; A and P are placeholders without entries here when the batch shares them."""
+    scaling: Scaling
+    system: LinearSystem | None
+    g: Tensor
+    """(B, n + m) K^{-1} (c, -b)."""
+    R: Tensor | None
+    """(B, l)"""
+    bounds: Tensor | None
+    """(B, 2, k) of the box, scaled."""
+    weights: Weights
+    history: ScaleHistory | None
+
+
+class Shared(NamedTuple):
+    """What the whole batch uses; None where every instance has its own."""
+
+    solver: str
+    """The kind of linear system."""
+    A: Any = None
+    P: Any = None
+    system: LinearSystem | None = None
+    R: Tensor | None = None
+    """(l,)"""
