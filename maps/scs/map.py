@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature
+from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature, leaves
+from fixedpoint.adjoint import warn_instances, warn_untrusted
 from fixedpoint.iterate import concrete, freeze
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
-from maps.scs import adaptive, embedding, linear_systems, scaling, settings, termination
+from maps.scs import adaptive, adjoint, embedding, linear_systems, scaling, settings, termination
 from maps.scs.faults import faults
 from maps.scs.matrix import dense, entries, expanded, sparse
 from maps.scs.program import ConeProgram
@@ -167,7 +168,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             system=None if shared else system,
             g=torch.cat(system.solve(data.c, -data.b), 1),
             R=None if shared else R,
-            bounds=self.cone.rescaled(diagonals.D) if hasattr(self.cone, "rescaled") else None,
+            bounds=self.cone.rescaled(diagonals.D),
             weights=termination.certificate_weights(
                 termination.largest(largest_A if largest_A.ndim == 2 else largest_A[None]).expand(batch), raw.b, raw.c
             ),
@@ -195,10 +196,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def resume(self, output: ConicPoint, context: Context) -> Tensor:
         """The state after SCS's iteration 0 from a point; the cold one for instances whose point is not finite."""
-        D, E, sigma = context.rows.scaling
-        R = self._metric(context)
-        x, y, s = output
-        v = torch.cat([sigma * x / E, sigma * (y / D + D * s / R[..., self.n : -1]), torch.ones_like(sigma)], 1)
+        v = self._state(output, context)
         known = torch.isfinite(v).all(1)
         v = freeze(known, v, self._origin(context))
         return self._first(v, self._solve(v, context), context)[0]
@@ -262,6 +260,28 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         x, y = aux.u[:, :-1].split([self.n, self.m], 1)
         return ConicPoint(E * x / scale, D * y / scale, aux.rsk[:, self.n : -1] / (D * scale))
 
+    def implicit_vjp(self, x_star: Tensor, context: Context, cotangent: Tensor) -> ConeProgram:
+        """See `FixedPointMap.implicit_vjp`: by the optimality conditions of the program (`adjoint`).
+
+        Warns:
+            AdjointWarning: degenerate instances, whose gradient is not unique or does not exist.
+        """
+        evaluation = Evaluation(x_star, x_star, torch.zeros_like(x_star))
+        point = self.output(evaluation, self.evaluate(x_star, context)[1], context)
+        pulled = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
+        found = adjoint.vjp(context.problem, *point, *pulled(cotangent))
+        warn_untrusted(torch.where(found.degenerate, 0.0, found.residual))
+        warn_instances(found.degenerate, "the program is degenerate there (see maps.scs.adjoint.ProgramGradient)")
+        parts = {name: getattr(found, name) for name in ("A", "b", "c", "P")}
+        return leaves.replace(context.problem, leaves.tensors(parts))
+
+    def _state(self, point: ConicPoint, context: Context) -> Tensor:
+        """(B, l) the v, with tau = 1, whose fixed point a solution belongs to."""
+        D, E, sigma = context.rows.scaling
+        R_y = self._metric(context)[..., self.n : -1]
+        x, y, s = point
+        return torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
+
     def _scaled(self, raw: Data, problem: ConeProgram) -> tuple[Scaling, Data]:
         """(diagonals with a row per instance, scaled data)."""
         if self.normalize is False:
@@ -316,7 +336,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         Euclidean one.
         """
         x, y, tau = (2 * u_tilde - v).split([self.n, self.m, 1], dim=1)
-        y = self.cone.project_dual(y) if context.rows.bounds is None else self.cone.project_dual(y, context.rows.bounds)
+        y = self.cone.project_dual(y, context.rows.bounds)
         u = torch.cat([x, y, torch.ones_like(tau) if first else tau.relu()], 1)
         return v + self.alpha * (u - u_tilde), Inner(u, self._metric(context) * (v + u - 2 * u_tilde))
 

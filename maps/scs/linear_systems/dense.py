@@ -89,7 +89,8 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Reduced | 
     target = _forward(A, block, R_y, *known)
     limit = 1e-12 if A.dtype == torch.float64 else 1e-4
     H = block + (A.mT / R_y[..., None, :]) @ A
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(H).L)
+    identity = torch.eye(n, dtype=A.dtype, device=A.device).expand_as(H)
+    inverse = torch.cholesky_solve(identity, torch.linalg.cholesky_ex(H).L)  # cholesky_inverse has a wrong jvp
     R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     finite = torch.isfinite(H).flatten(-2).all(-1)  # other rows are somebody else's to report: they choose nothing
     for refine in (False, True):

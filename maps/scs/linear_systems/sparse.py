@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,17 +12,16 @@ from torch import Tensor
 
 from maps.scs.linear_systems.constant import Constant, kkt_product
 from maps.scs.linear_systems.dense import FactorizationError
-from maps.scs.matrix import SparseMatrix
+from maps.scs.matrix import Pattern, SparseMatrix
 
 
-class Factors(tuple[Any, ...]):
-    """SuperLU objects; opaque to torch's pytrees, as a subclass of tuple. None where a matrix was singular."""
+class Factors(list[Any]):
+    """SuperLU objects, None where a matrix was singular. Opaque to torch's pytrees, as a subclass of list."""
 
-    def __call__(self, right: Tensor, *which: Tensor) -> Tensor:
-        """Solve for the rows of `right` (B, k), each with the factor that `which` (B,) names; without it the first."""
-        host = right.double().numpy()
+    def __call__(self, right: Tensor, which: Tensor) -> Tensor:
+        """Solve for the rows of `right` (B, k), each with the factor that `which` (B,) names."""
+        host, index = right.double().numpy(), which.numpy()
         out = np.full(host.shape, np.nan)
-        index = which[0].numpy() if which else np.zeros(len(host), dtype=np.int64)
         for one in np.unique(index):
             rows = index == one
             if self[one] is not None:
@@ -35,8 +36,8 @@ class SparseDirect(NamedTuple):
     P: SparseMatrix | None
     R_y: Tensor
     """(B, m), or (m,) when shared."""
-    which: Tensor | None
-    """(B,) int64, the factor of each instance; None when shared."""
+    which: Tensor
+    """(B,) int64, the factor of each instance, or () when shared."""
     factors: Factors
     rho_x: float
 
@@ -48,8 +49,7 @@ class SparseDirect(NamedTuple):
         return p + dp, q + dq
 
     def _once(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        which = () if self.which is None else (self.which,)
-        solution = Constant.apply(self.factors, torch.cat([top, bottom], 1), *which)
+        solution = Constant.apply(self.factors, torch.cat([top, bottom], 1), self.which.expand(top.shape[0]))
         return solution[:, : top.shape[1]], solution[:, top.shape[1] :]
 
 
@@ -59,40 +59,62 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
     Raises:
         FactorizationError: no factor reproduced a known solution. An instance without one ends as DIVERGED.
     """
-    shared = A.ndim == 2
-    copies = 1 if shared else A.shape[0]
-    m = A.pattern.shape[0]
-    weights = R_y.detach().expand(copies, m).double().numpy()
-    values = A.values.detach().expand(copies, -1).double().numpy()
-    quadratic = None if P is None else P.values.detach().expand(copies, -1).double().numpy()
-    factors = Factors(
-        _factor(A, values[i], P, None if quadratic is None else quadratic[i], weights[i], rho_x) for i in range(copies)
-    )
+    lead, factors = A.values.shape[:-1], Factors()
+    R_y = R_y.expand(*lead, A.pattern.shape[0])
+    quadratic = A.values.new_zeros(*lead, 0) if P is None else P.values.expand(*lead, -1)
+    build = partial(_factor, A.pattern, None if P is None else P.pattern, rho_x)
+    which = _Factorize.apply(factors, build, A.values.detach(), quadratic.detach(), R_y.detach())
     if all(one is None for one in factors):
         raise FactorizationError(
             "A, P: the linear system could not be factored accurately; rescale the data or raise rho_x"
         )
-    which = None if shared else torch.arange(copies)
-    return SparseDirect(A, P, R_y if shared else R_y.expand(copies, m), which, factors, rho_x)
+    return SparseDirect(A, P, R_y, which, factors, rho_x)
+
+
+class _Factorize(torch.autograd.Function):
+    """Factor on the host, in torch's eyes a constant that says which factor is whose; a mapped axis joins the batch."""
+
+    @staticmethod
+    def forward(factors: Factors, build: Callable[..., Any], *parts: Tensor) -> Tensor:
+        """Add a factor for each row of the parts (..., k): (...) int64 places."""
+        lead = parts[0].shape[:-1]
+        rows = [part.reshape(lead.numel(), -1).double().numpy() for part in parts]
+        first = len(factors)
+        factors.extend(build(*row) for row in zip(*rows, strict=True))
+        return torch.arange(first, len(factors)).reshape(lead)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """No derivative."""
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:
+        """No derivative."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], factors: Factors, build: Any, *parts: Tensor) -> tuple[Tensor, int]:
+        """A factor for each mapped row."""
+        size = info.batch_size
+        moved = [
+            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(parts, in_dims[2:], strict=True)
+        ]
+        return _Factorize.apply(factors, build, *moved), 0
 
 
 def _factor(
-    A: SparseMatrix,
-    values: np.ndarray,
-    P: SparseMatrix | None,
-    quadratic: np.ndarray | None,
-    R_y: np.ndarray,
-    rho_x: float,
+    A: Pattern, P: Pattern | None, rho_x: float, values: np.ndarray, quadratic: np.ndarray, R_y: np.ndarray
 ) -> Any:
     """A verified SuperLU object of one instance's K, or None."""
     from scipy import sparse
     from scipy.sparse.linalg import splu
 
-    m, n = A.pattern.shape
-    constraint = sparse.csr_matrix((values, (A.pattern.rows, A.pattern.columns)), shape=(m, n))
+    m, n = A.shape
+    constraint = sparse.csr_matrix((values, (A.rows, A.columns)), shape=(m, n))
     block = rho_x * sparse.eye_array(n, format="csr")
     if P is not None:
-        block = block + sparse.csr_matrix((quadratic, (P.pattern.rows, P.pattern.columns)), shape=(n, n))
+        block = block + sparse.csr_matrix((quadratic, (P.rows, P.columns)), shape=(n, n))
     K = sparse.block_array([[block, constraint.T], [constraint, sparse.diags_array(-R_y)]], format="csc")
     if not np.isfinite(K.data).all():
         return None

@@ -35,13 +35,13 @@ def data(kind: str, seed: int, n: int = 20) -> tuple[dict[str, Any], dict[str, A
 
 
 def program(kind: str, seed: int) -> ConeProgram:
-    """One program."""
-    found, cones = data(kind, seed)
-    return ConeProgram(**found, cones=cones)
+    """One program of dense tensors."""
+    return batch(kind, range(seed, seed + 1), single=True)
 
 
-def batch(kind: str, seeds: range) -> ConeProgram:
-    """A batch of dense programs."""
+def batch(kind: str, seeds: range, single: bool = False) -> ConeProgram:
+    """A batch of programs of dense tensors."""
     rows = [data(kind, seed)[0] for seed in seeds]
     dense = {name: np.stack([r[name].toarray() if name in "AP" else r[name] for r in rows]) for name in rows[0]}
-    return ConeProgram(**dense, cones=CONES[kind])
+    tensors = {name: torch.as_tensor(part[0] if single else part) for name, part in dense.items()}
+    return ConeProgram(**tensors, cones=CONES[kind])

@@ -1,0 +1,134 @@
+"""Robust principal components: a low-rank matrix and sparse outliers, told apart.
+
+minimize ||L||_*   subject to   ||S||_1 <= mu,   L + S = M,   M 30 x 3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixedpoint import Choice
+from fixedpoint.evaluation import Peer, PeerPoint
+from fixedpoint.settings import Setting
+from maps.scs.families.conic import PAPER, ConicFamily
+from maps.scs.families.robust_kalman import Parametric
+from maps.scs.map import SCS
+from maps.scs.peer import ScsWheel
+from maps.scs.program import ConeProgram
+
+ROWS, COLUMNS = 30, 3
+ENTRIES = ROWS * COLUMNS
+
+
+class RobustPCA(ConicFamily):
+    """M = L* + S*: L* a product of two factors ~ N(0, 1), S* zero but for a tenth of the entries ~ 10 N(0, 1).
+
+    The radius mu is ||S*||_1. CVXPY writes the nuclear norm as a semidefinite program of order 33, the same with a
+    quadratic objective or without; the form "nuclear" leaves it whole, in a cone of its own. The setting "paper" is the
+    neural-acceleration paper's: conic form in the metric of SCS 2.
+
+    Args:
+        form: "nuclear" (n = 181, m = 272) or "conic" (n = 741, m = 832, the paper's).
+        rank: of L*, 1 to 3.
+        outliers: entries of S* that are not zero, 1 to 90.
+        size: standard deviation of these.
+        **settings: arguments of `SCS`.
+
+    Raises:
+        ValueError: an unknown form, a rank or a number of outliers out of range, a size that is not positive.
+    """
+
+    needs = ("cvxpy", "scs")
+    tunable: ClassVar[Mapping[str, Setting]] = {
+        "form": Choice(("nuclear", "conic")),
+        **SCS.tunable,
+        "normalize": Choice(("shared", False)),  # what lets a batch share one factor
+    }
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "outliers x2": {"size": 20.0},
+        "outliers x4": {"size": 40.0},
+        "rank 1, sparsity x2": {"rank": 1, "outliers": 18},
+    }
+
+    def __init__(
+        self, form: str = "nuclear", rank: int = 2, outliers: int = 9, size: float = 10.0, **settings: Any
+    ) -> None:
+        if form not in ("nuclear", "conic"):
+            raise ValueError(f'form: expected "nuclear" or "conic", got {form!r}')
+        for name, value, most in (("rank", rank, COLUMNS), ("outliers", outliers, ENTRIES)):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"{name}: expected a whole number from 1 to {most}, got {value!r}")
+        if not size > 0:
+            raise ValueError(f"size: expected a number > 0, got {size!r}")
+        self.form, self.rank, self.outliers, self.size = form, rank, outliers, size
+        self.map = SCS.of(template(form).program, **{"linear_solver": "sparse", **settings})
+
+    def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
+        """A batch of programs, float64; b varies, A and c are shared."""
+        low, sparse = (torch.stack(part) for part in zip(*(self._draw(generator) for _ in range(batch)), strict=True))
+        radius = sparse.abs().sum((1, 2))[:, None]
+        return template(self.form).at(torch.cat([(low + sparse).mT.flatten(1), radius], 1))
+
+    def peers(self) -> list[Peer]:
+        """The scs package as it comes, on the conic form."""
+        return self._on_the_conic_form(super().peers())
+
+    def matched_peers(self) -> list[Peer]:
+        """The scs package with our settings, on the conic form."""
+        return self._on_the_conic_form(super().matched_peers())
+
+    def _on_the_conic_form(self, peers: list[Peer]) -> list[Peer]:
+        return peers if self.form == "conic" else [_ConicWheel(peer.name, peer.settings) for peer in peers]
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(L*, S*), each (30, 3), of one instance."""
+        left, right, values = (
+            torch.randn(*shape, generator=generator, dtype=torch.float64)
+            for shape in ((ROWS, self.rank), (self.rank, COLUMNS), (ENTRIES,))
+        )
+        order = torch.randperm(ENTRIES, generator=generator).argsort()
+        sparse = torch.where(order < self.outliers, self.size * values, 0.0)
+        return left @ right, sparse.reshape(ROWS, COLUMNS)
+
+
+class _ConicWheel(ScsWheel):
+    """The scs package, which has no nuclear norm, on the conic form of the instances it is given."""
+
+    def run(self, problem: ConeProgram, evaluations: Iterable[int]) -> Iterator[PeerPoint]:
+        """See `ScsWheel.run`."""
+        return super().run(template("conic").at(problem.b[:, ENTRIES : 2 * ENTRIES + 1]), evaluations)
+
+
+@cache
+def template(form: str) -> Parametric:
+    """The program of a form as a function of (M, mu), made once per process."""
+    return _nuclear() if form == "nuclear" else _semidefinite()
+
+
+def _semidefinite() -> Parametric:
+    """What CVXPY makes of it."""
+    import cvxpy as cp
+
+    M, radius = cp.Parameter((ROWS, COLUMNS)), cp.Parameter(nonneg=True)
+    low, sparse = cp.Variable((ROWS, COLUMNS)), cp.Variable((ROWS, COLUMNS))
+    problem = cp.Problem(cp.Minimize(cp.normNuc(low)), [cp.norm1(sparse) <= radius, low + sparse == M])
+    return Parametric.of(problem, [M, radius], quadratic=False)
+
+
+def _nuclear() -> Parametric:
+    """In (t, vec L, vec U): minimize t such that |M - L| <= U, the sum of U is at most mu, and ||L||_* <= t."""
+    from scipy import sparse
+
+    one, total = sparse.eye_array(ENTRIES), np.ones((1, ENTRIES))
+    rows = [[None, -one, -one], [None, one, -one], [None, None, total], [-np.eye(1), None, None], [None, -one, None]]
+    cones = {"l": 2 * ENTRIES + 1, "nuclear-norm": [[ROWS, COLUMNS]]}
+    b, c = np.zeros(3 * ENTRIES + 2), np.eye(1, 2 * ENTRIES + 1)[0]
+    slopes = sparse.block_array([[-one, one, None, None], [None, None, np.eye(1), np.zeros((1, ENTRIES + 1))]])
+    return Parametric(ConeProgram(sparse.block_array(rows), b, c, None, cones), torch.from_numpy(slopes.toarray()))

@@ -1,0 +1,214 @@
+"""The conic front door: kinds in and out, warm starts, progress, single instances, P as a triangle, isolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import fixedpoint as fp
+from maps.scs import ConeProgram, SparseMatrix, kkt_error, solve
+from tests.maps.scs.programs import CONES, batch, data, program
+
+GOOD: Any = {"eps_abs": 1e-8, "eps_rel": 1e-8, "scale": 1.0}
+
+
+def test_numpy_and_scipy_in_numpy_out() -> None:
+    found, cones = data("QP", 0)
+    solution = solve(ConeProgram(**found, cones=cones))
+    parts = {name: getattr(solution, name) for name in vars(solution) if name != "seconds"}
+    assert {name for name, part in parts.items() if not isinstance(part, np.ndarray)} == set()
+    assert solution.status == fp.Status.CONVERGED
+    many = solve(ConeProgram(found["A"], np.stack([found["b"]] * 3), found["c"], found["P"], cones))
+    assert many.x.shape == (3, 20)
+
+
+@pytest.mark.parametrize("name", ["A", "b", "c", "P"])
+def test_one_tensor_in_tensors_out(name: str) -> None:
+    found, cones = data("QP", 0)
+    dense = found[name].toarray() if name in "AP" else found[name]
+    solution = solve(ConeProgram(**{**found, name: torch.as_tensor(dense)}, cones=cones))
+    parts = {key: getattr(solution, key) for key in vars(solution) if key != "seconds"}
+    assert {key for key, part in parts.items() if not isinstance(part, torch.Tensor)} == set()
+
+
+def test_a_list_of_sparse_matrices_is_a_batch() -> None:
+    found, cones = data("QP", 0)
+    halves = [found["A"], 0.5 * found["A"]]
+    together = solve(ConeProgram(halves, found["b"], found["c"], found["P"], cones), **GOOD)
+    for i in range(2):
+        alone = solve(ConeProgram(halves[i], found["b"], found["c"], found["P"], cones), **GOOD)
+        assert np.abs(together[i].x - alone.x).max() < 1e-6
+    other = sparse.csc_matrix(np.ones(found["A"].shape))
+    with pytest.raises(
+        ValueError, match="A: expected matrices with one sparsity pattern, but that of instance 1 differs"
+    ):
+        ConeProgram([found["A"], other], found["b"], found["c"], found["P"], cones)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "dense", "tensor"])
+@pytest.mark.parametrize("triangle", ["upper", "lower"])
+def test_a_triangle_of_p_is_mirrored(triangle: str, kind: str) -> None:
+    found, cones = data("QP", 0)
+    full = found["P"]
+    P = (sparse.triu if triangle == "upper" else sparse.tril)(full).tocsc()
+    given = P if kind == "sparse" else P.toarray() if kind == "dense" else torch.as_tensor(P.toarray())
+    half = ConeProgram(found["A"], found["b"], found["c"], given, cones)
+    whole = ConeProgram(**found, cones=cones)
+    assert half.triangle == triangle
+    assert f"P={triangle} triangle given, mirrored" in repr(half)
+    assert whole.triangle == "full"
+    one, two = (np.asarray(solve(p, None, max_evaluations=30, eps_abs=0, eps_rel=0).x) for p in (half, whole))
+    assert np.array_equal(one, two)
+
+
+def test_the_gradient_of_a_triangle_is_that_of_the_triangle() -> None:
+    one = program("QP", 0)
+    upper = one.P.triu()
+
+    def loss(P: torch.Tensor, gradient: Any = None) -> torch.Tensor:
+        return solve(ConeProgram(one.A, one.b, one.c, P, one.cones), gradient=gradient, **GOOD).x.square().sum()
+
+    live = upper.clone().requires_grad_()
+    loss(live, "implicit").backward()
+    i, j = np.argwhere(np.triu(one.P.numpy(), 1))[0]
+    step = torch.zeros_like(upper)
+    step[i, j] = 1e-5
+    expected = (loss(upper + step) - loss(upper - step)) / 2e-5
+    assert abs(expected) > 1e-4
+    assert float(live.grad[i, j]) == pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", CONES)
+def test_a_warm_start_is_used_and_said_to_be(kind: str) -> None:
+    many = batch(kind, range(3))
+    cold = solve(many, None, max_evaluations=20_000, **GOOD)
+    assert not cold.warm_started.any()
+    warm = solve(many, None, warm_start=cold, max_evaluations=20_000, **GOOD)
+    assert warm.warm_started.all()
+    assert (warm.evaluations < cold.evaluations).all()
+    parts = solve(many, None, warm_start=(cold.x.numpy(), cold.y, cold.s), max_evaluations=20_000, **GOOD)
+    assert torch.equal(parts.x, warm.x)
+
+
+def test_an_instance_without_a_finite_start_begins_cold() -> None:
+    many = batch("SOCP", range(3))
+    cold = solve(many, None, **GOOD)
+    x = cold.x.clone()
+    x[1, 0] = torch.nan
+    warm = solve(many, None, warm_start=(x, cold.y, cold.s), **GOOD)
+    assert warm.warm_started.tolist() == [True, False, True]
+    assert warm.evaluations[1] == cold.evaluations[1]
+    assert torch.equal(warm.x[1], cold.x[1])
+
+
+def test_a_warm_start_follows_the_wheel() -> None:
+    import scs
+
+    found, cones = data("QP", 1)
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal(k) for k in (20, 26, 26)]
+    parts = {**found, "P": sparse.triu(found["P"]).tocsc()}
+    options = {"acceleration_lookback": 0, "adaptive_scale": False, "verbose": False, "max_iters": 8}
+    endless = {"eps_abs": 0, "eps_rel": 0, "eps_infeas": 0, "linear_solver": scs.LinearSolver.CPU_DENSE}
+    theirs = scs.SCS(parts, cones, **options, **endless).solve(warm_start=True, x=start[0], y=start[1], s=start[2])
+    ours = solve(ConeProgram(**found, cones=cones), None, warm_start=start, eps_abs=0, eps_rel=0, max_evaluations=7)
+    for part in "xys":
+        assert np.abs(getattr(ours, part) - theirs[part]).max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (1.0, r"warm_start: expected \(x, y, s\) or a ConicSolution, got float"),
+        ((np.zeros(20),), "warm_start: expected"),
+        ((np.zeros(19), np.zeros(26), np.zeros(26)), r"warm_start: x: expected shape \(20,\), got \(19,\)"),
+        ((np.zeros((1, 20)), np.zeros(26), np.zeros(26)), "warm_start: x: expected shape"),
+    ],
+)
+def test_bad_warm_starts(start: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        solve(program("QP", 0), warm_start=start)
+
+
+def test_a_gradient_with_respect_to_the_start_is_refused() -> None:
+    one = program("QP", 0)
+    cold = solve(one)
+    start = tuple(getattr(cold, part).clone().requires_grad_() for part in "xys")
+    with pytest.raises(ValueError, match="start: its gradient through a fixed point is exactly zero"):
+        solve(one, warm_start=start, gradient="implicit")
+
+
+def test_progress_is_reported_at_every_check_and_can_stop() -> None:
+    many = batch("SOCP", range(4))
+    seen: list[fp.Progress] = []
+    solution = solve(many, None, callback=seen.append, check_interval=10, eps_abs=1e-6, max_evaluations=1000)
+    counts = [progress.evaluations for progress in seen]
+    assert counts == list(range(10, int(solution.evaluations.max()) + 1, 10))
+    assert all(progress.residual.shape == (4,) for progress in seen)
+    assert torch.equal(seen[-1].status, solution.status)
+    stopped = solve(many, None, callback=lambda progress: progress.evaluations == 20, check_interval=10)
+    assert stopped.statuses == [fp.Status.MAX_EVALUATIONS] * 4
+    assert (stopped.evaluations == 20).all()
+
+
+def test_single_instances_of_a_batch() -> None:
+    many = batch("QP", range(3))
+    solution = solve(many)
+    assert len(solution) == 3
+    assert [one.statuses for one in solution] == [[s] for s in solution.statuses]
+    assert torch.equal(solution[1].x, solution.x[1])
+    assert float(solution[2].objective) == float(solution.objective[2])
+    with pytest.raises(TypeError, match="a single program's solution has no length"):
+        len(solution[0])
+    with pytest.raises(IndexError):
+        solution[3]
+
+
+@pytest.mark.parametrize("accelerator", [None, "safeguarded"])
+def test_bad_neighbours_do_not_move_the_others(accelerator: str | None) -> None:
+    """One infeasible and one ill-scaled instance in a batch of 64."""
+    good = batch("SOCP", range(64))
+    alone = solve(good, accelerator, **GOOD)
+    assert bool(alone.converged.all())
+    A, b, c = good.A.clone(), good.b.clone(), good.c.clone()
+    b[7] = -1.0  # 0 x = -1 in a row of the zero cone
+    A[7, 0] = 0.0
+    scale = torch.logspace(-8, 8, good.n, dtype=torch.float64)
+    A[21], c[21] = A[21] * scale, c[21] * scale
+    mixed = solve(ConeProgram(A, b, c, cones=good.cones), accelerator, **GOOD)
+    rest = torch.tensor([i for i in range(64) if i not in (7, 21)])
+    for part in "xys":
+        assert float((getattr(mixed, part) - getattr(alone, part))[rest].abs().max()) <= 1e-8
+    assert torch.equal(mixed.status[rest], alone.status[rest])
+    assert mixed.statuses[7] is fp.Status.PRIMAL_INFEASIBLE
+    assert (
+        mixed.statuses[21] is not fp.Status.CONVERGED
+        or kkt_error(mixed_one(A, b, c, good, 21), *point(mixed, 21)) < 1e-6
+    )
+
+
+def mixed_one(A: torch.Tensor, b: torch.Tensor, c: torch.Tensor, like: ConeProgram, i: int) -> ConeProgram:
+    return ConeProgram(A[i], b[i], c[i], cones=like.cones)
+
+
+def point(solution: Any, i: int) -> tuple[torch.Tensor, ...]:
+    return solution.x[i], solution.y[i], solution.s[i]
+
+
+def test_sparse_matrices_of_the_wrong_size() -> None:
+    found, cones = data("QP", 0)
+    with pytest.raises(ValueError, match=r"A: expected \(26, 20\)"):
+        ConeProgram(found["A"][1:], found["b"], found["c"], cones=cones)
+    matrix = SparseMatrix.of(found["A"])
+    with pytest.raises(ValueError, match="stored entries, got"):
+        SparseMatrix(matrix.values[1:], matrix.pattern)
+    with pytest.raises(ValueError, match="P: expected a symmetric"):
+        skew = found["P"].copy()
+        skew[0, 1] += 1.0
+        solve(ConeProgram(found["A"], found["b"], found["c"], skew, cones))
+    with pytest.raises(ValueError, match="P: expected a positive semidefinite"):
+        solve(ConeProgram(found["A"], found["b"], found["c"], -found["P"], cones))
