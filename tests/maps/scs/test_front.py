@@ -13,6 +13,7 @@ import fixedpoint as fp
 from maps.scs import ConeProgram, SparseMatrix, kkt_error, solve
 from tests.maps.scs.programs import CONES, batch, data, program
 
+FAIR: Any = {"eps_abs": 1e-4, "eps_rel": 1e-4, "scale": 1.0}
 GOOD: Any = {"eps_abs": 1e-8, "eps_rel": 1e-8, "scale": 1.0}
 
 
@@ -62,12 +63,12 @@ def test_a_triangle_of_p_is_mirrored(triangle: str, kind: str) -> None:
     assert f"P={triangle} triangle given, mirrored" in repr(half)
     assert whole.triangle == "full"
     one, two = (np.asarray(solve(p, None, max_evaluations=30, eps_abs=0, eps_rel=0).x) for p in (half, whole))
-    assert np.array_equal(one, two)
+    assert np.abs(one - two).max() < 1e-12
 
 
 def test_the_gradient_of_a_triangle_is_that_of_the_triangle() -> None:
     one = program("QP", 0)
-    upper = one.P.triu()
+    upper = one.P.triu() + torch.eye(one.n, dtype=torch.float64)
 
     def loss(P: torch.Tensor, gradient: Any = None) -> torch.Tensor:
         return solve(ConeProgram(one.A, one.b, one.c, P, one.cones), gradient=gradient, **GOOD).x.square().sum()
@@ -85,21 +86,21 @@ def test_the_gradient_of_a_triangle_is_that_of_the_triangle() -> None:
 @pytest.mark.parametrize("kind", CONES)
 def test_a_warm_start_is_used_and_said_to_be(kind: str) -> None:
     many = batch(kind, range(3))
-    cold = solve(many, None, max_evaluations=20_000, **GOOD)
+    cold = solve(many, None, **FAIR)
     assert not cold.warm_started.any()
-    warm = solve(many, None, warm_start=cold, max_evaluations=20_000, **GOOD)
+    warm = solve(many, None, warm_start=cold, **FAIR)
     assert warm.warm_started.all()
-    assert (warm.evaluations < cold.evaluations).all()
-    parts = solve(many, None, warm_start=(cold.x.numpy(), cold.y, cold.s), max_evaluations=20_000, **GOOD)
+    assert (warm.evaluations < cold.evaluations / 2).all()
+    parts = solve(many, None, warm_start=(cold.x.numpy(), cold.y, cold.s), **FAIR)
     assert torch.equal(parts.x, warm.x)
 
 
 def test_an_instance_without_a_finite_start_begins_cold() -> None:
     many = batch("SOCP", range(3))
-    cold = solve(many, None, **GOOD)
+    cold = solve(many, None, **FAIR)
     x = cold.x.clone()
     x[1, 0] = torch.nan
-    warm = solve(many, None, warm_start=(x, cold.y, cold.s), **GOOD)
+    warm = solve(many, None, warm_start=(x, cold.y, cold.s), **FAIR)
     assert warm.warm_started.tolist() == [True, False, True]
     assert warm.evaluations[1] == cold.evaluations[1]
     assert torch.equal(warm.x[1], cold.x[1])
@@ -171,32 +172,23 @@ def test_single_instances_of_a_batch() -> None:
 @pytest.mark.parametrize("accelerator", [None, "safeguarded"])
 def test_bad_neighbours_do_not_move_the_others(accelerator: str | None) -> None:
     """One infeasible and one ill-scaled instance in a batch of 64."""
-    good = batch("SOCP", range(64))
-    alone = solve(good, accelerator, **GOOD)
+    good = batch("QP", range(64))
+    options: Any = {**GOOD, "max_evaluations": 600}
+    alone = solve(good, accelerator, **options)
     assert bool(alone.converged.all())
     A, b, c = good.A.clone(), good.b.clone(), good.c.clone()
     b[7] = -1.0  # 0 x = -1 in a row of the zero cone
     A[7, 0] = 0.0
     scale = torch.logspace(-8, 8, good.n, dtype=torch.float64)
     A[21], c[21] = A[21] * scale, c[21] * scale
-    mixed = solve(ConeProgram(A, b, c, cones=good.cones), accelerator, **GOOD)
+    mixed = solve(ConeProgram(A, b, c, good.P, good.cones), accelerator, **options)
     rest = torch.tensor([i for i in range(64) if i not in (7, 21)])
     for part in "xys":
         assert float((getattr(mixed, part) - getattr(alone, part))[rest].abs().max()) <= 1e-8
     assert torch.equal(mixed.status[rest], alone.status[rest])
     assert mixed.statuses[7] is fp.Status.PRIMAL_INFEASIBLE
-    assert (
-        mixed.statuses[21] is not fp.Status.CONVERGED
-        or kkt_error(mixed_one(A, b, c, good, 21), *point(mixed, 21)) < 1e-6
-    )
-
-
-def mixed_one(A: torch.Tensor, b: torch.Tensor, c: torch.Tensor, like: ConeProgram, i: int) -> ConeProgram:
-    return ConeProgram(A[i], b[i], c[i], cones=like.cones)
-
-
-def point(solution: Any, i: int) -> tuple[torch.Tensor, ...]:
-    return solution.x[i], solution.y[i], solution.s[i]
+    hard, one = ConeProgram(A[21], b[21], c[21], good.P[21], good.cones), mixed[21]
+    assert one.statuses != [fp.Status.CONVERGED] or kkt_error(hard, one.x, one.y, one.s) < 1e-6
 
 
 def test_sparse_matrices_of_the_wrong_size() -> None:
@@ -207,8 +199,7 @@ def test_sparse_matrices_of_the_wrong_size() -> None:
     with pytest.raises(ValueError, match="stored entries, got"):
         SparseMatrix(matrix.values[1:], matrix.pattern)
     with pytest.raises(ValueError, match="P: expected a symmetric"):
-        skew = found["P"].copy()
-        skew[0, 1] += 1.0
+        skew = found["P"] + sparse.csc_matrix(([1.0], ([0], [1])), shape=found["P"].shape)
         solve(ConeProgram(found["A"], found["b"], found["c"], skew, cones))
     with pytest.raises(ValueError, match="P: expected a positive semidefinite"):
         solve(ConeProgram(found["A"], found["b"], found["c"], -found["P"], cones))
