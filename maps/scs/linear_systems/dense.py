@@ -1,9 +1,10 @@
-"""Dense factorizations of a whole batch.
+"""Dense factorizations of a whole batch, each instance as accurately as it needs.
 
-`Reduced` eliminates q and factors the positive definite H = P + rho_x I + A' R_y^{-1} A, by Cholesky, with a step of
-refinement where the elimination loses accuracy (large zero-cone factors, tiny rho_x); `QuasiDefinite` factors K itself
-by LU where that is not enough. `factor` takes the first whose error on a known solution is small, and refuses a factor
-it cannot verify: on some builds batched LU is silently wrong after `torch.set_num_threads`.
+`Reduced` eliminates q and factors the positive definite H = P + rho_x I + A' R_y^{-1} A, by Cholesky. Where that loses
+accuracy (large zero-cone factors, tiny rho_x) a step of refinement follows, and where that is not enough either,
+`QuasiDefinite` factors K itself by LU. An instance gets the first whose error on a known solution is small, whatever
+the rest of the batch needs, so that a hard neighbour does not change its rounding. A factor that cannot be verified is
+refused: on some builds batched LU is silently wrong after `torch.set_num_threads`.
 """
 
 from __future__ import annotations
@@ -31,19 +32,9 @@ class Reduced(NamedTuple):
     """(B, n, n) inverse of H, from its Cholesky factor: its products are 10 times faster than triangular solves."""
     R_y: Tensor
     """(B, m), or (m,) when shared."""
-    refine: bool
-    """Whether one step of refinement against K follows."""
 
     def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
         """(B, n), (B, m) -> (p, q)."""
-        p, q = self._once(top, bottom)
-        if self.refine:
-            top_again, bottom_again = _forward(self.A, self.block, self.R_y, p, q)
-            dp, dq = self._once(top - top_again, bottom - bottom_again)
-            p, q = p + dp, q + dq
-        return p, q
-
-    def _once(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
         p = times(self.inverse, top + times(self.A.mT, bottom / self.R_y))
         return p, (times(self.A, p) - bottom) / self.R_y
 
@@ -69,7 +60,30 @@ class QuasiDefinite(NamedTuple):
         return torch.linalg.lu_solve(self.lu, self.pivots, right[:, :, None])[:, :, 0]
 
 
-def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Reduced | QuasiDefinite:
+class Dense(NamedTuple):
+    """The solvers that the batch needs, and who needs which; None where nobody needs more."""
+
+    reduced: Reduced
+    refined: Tensor | None = None
+    """(B, 1) bool, or (1, 1) when shared: where a step of refinement follows."""
+    full: QuasiDefinite | None = None
+    direct: Tensor | None = None
+    """(B, 1) bool, or (1, 1) when shared: where `full` is used instead."""
+
+    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n), (B, m) -> (p, q)."""
+        p, q = self.reduced.solve(top, bottom)
+        if self.refined is not None:
+            top_again, bottom_again = _forward(self.reduced.A, self.reduced.block, self.reduced.R_y, p, q)
+            dp, dq = self.reduced.solve(top - top_again, bottom - bottom_again)
+            p, q = torch.where(self.refined, p + dp, p), torch.where(self.refined, q + dq, q)
+        if self.full is not None and self.direct is not None:
+            full = self.full.solve(top, bottom)
+            p, q = torch.where(self.direct, full[0], p), torch.where(self.direct, full[1], q)
+        return p, q
+
+
+def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Dense:
     """Factor K for a batch, or once for a shared A and P.
 
     Args:
@@ -92,13 +106,19 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Reduced | 
     identity = torch.eye(n, dtype=A.dtype, device=A.device).expand_as(H)
     inverse = torch.cholesky_solve(identity, torch.linalg.cholesky_ex(H).L)  # cholesky_inverse has a wrong jvp
     R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
-    finite = torch.isfinite(H).flatten(-2).all(-1)  # other rows are somebody else's to report: they choose nothing
-    for refine in (False, True):
-        reduced = Reduced(A, block, inverse, R_rows, refine)
-        with torch.no_grad():
-            usable = (_error(reduced, target, known) <= limit) | ~finite
-        if bool(usable.all()):
-            return reduced
+    finite = (
+        torch.isfinite(H).flatten(-2).all(-1).reshape(-1)
+    )  # other rows are somebody else's to report: they choose nothing
+    system = Dense(Reduced(A, block, inverse, R_rows))
+    with torch.no_grad():
+        inexact = finite & ~(_error(system, target, known) <= limit)
+    if not bool(inexact.any()):
+        return system
+    system = system._replace(refined=inexact[:, None])
+    with torch.no_grad():
+        inexact = finite & ~(_error(system, target, known) <= limit)
+    if not bool(inexact.any()):
+        return system
 
     corner = torch.diag_embed(-R_rows)
     K = torch.cat([torch.cat([block, A.mT], -1), torch.cat([A, corner], -1)], -2)
@@ -110,15 +130,16 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Reduced | 
         again = torch.cat(_forward(A, block, R_y, p, q), 1)
         residual = torch.linalg.vector_norm(again - torch.cat(target, 1), dim=1)
         backward = residual / (size * torch.linalg.vector_norm(torch.cat([p, q], 1), dim=1))
-        wrong = ~(backward <= 1e4 * torch.finfo(A.dtype).eps)
-    if bool(wrong.all()):
+        wrong = inexact & ~(backward <= 1e4 * torch.finfo(A.dtype).eps)
+    if bool(wrong[finite].all()):
         raise FactorizationError(
             "A, P: the linear system could not be factored accurately (relative residual "
             f"{float(backward.max()):.1e}); rescale the data or raise rho_x. Was torch.set_num_threads called in this "
             "process? It breaks batched factorizations on some builds"
         )
-    # a row whose factor is wrong must not be solved with it: NaN makes it DIVERGED, the others go on
-    return full._replace(lu=torch.where(wrong.reshape(-1, 1, 1), torch.nan, lu)) if lu.ndim == 3 else full
+    if lu.ndim == 3:  # a row whose factor is wrong must not be solved with it: NaN makes it DIVERGED, the others go on
+        full = full._replace(lu=torch.where(wrong.reshape(-1, 1, 1), torch.nan, lu))
+    return system._replace(full=full, direct=inexact[:, None])
 
 
 def _known_solution(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +155,7 @@ def _forward(A: Tensor, block: Tensor, R_y: Tensor, p: Tensor, q: Tensor) -> tup
     return times(block, p) + times(A.mT, q), times(A, p) - R_y * q
 
 
-def _error(system: Reduced | QuasiDefinite, target: tuple[Tensor, Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
+def _error(system: Dense, target: tuple[Tensor, Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
     """(B,) largest error of the solution of `target`, relative to the largest entry of the known one."""
     difference = torch.cat(system.solve(*target), 1) - torch.cat(known, 1)
     return difference.abs().amax(1) / torch.cat(known, 1).abs().amax(1)
