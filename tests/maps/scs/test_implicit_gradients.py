@@ -1,0 +1,66 @@
+"""Gradients through `solve`: they are those of the optimality conditions, for every cone, and say when they are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import fixedpoint as fp
+from maps.scs import ConeProgram, adjoint, solve
+from tests.maps.scs.programs import batch
+from tests.maps.scs.solved_programs import KINDS, cotangents, draw
+
+TIGHT: Any = {"eps_abs": 1e-11, "eps_rel": 1e-11, "scale": 1.0, "max_evaluations": 5000}
+ADAPTIVE: Any = {"adaptive_scale": True, "check_interval": 25}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        *((kind, {}) for kind in KINDS),
+        ("SOCP", {"normalize": False}),
+        ("mixed", {"normalize": "shared"}),
+        ("QP", ADAPTIVE),
+    ],
+)
+def test_the_gradient_is_that_of_the_optimality_conditions(kind: str, settings: dict[str, Any]) -> None:
+    solved = draw(kind, 3, worst=1e3)
+    program, weights = solved.program, cotangents(solved)
+    live = {name: getattr(program, name).clone().requires_grad_() for name in ("A", "b", "c")}
+    if program.P is not None:
+        live["P"] = program.P.clone().requires_grad_()
+    solution = solve(ConeProgram(**live, cones=program.cones), gradient="implicit", **{**TIGHT, **settings})
+    assert solution.converged.all()
+    sum((getattr(solution, part) * w).sum() for part, w in zip("xys", weights, strict=True)).backward()
+    expected = adjoint.vjp(program, *solved.points, *weights)
+    assert not expected.degenerate.any(), "a test of nothing"
+    for name, leaf in live.items():
+        exact = getattr(expected, name)
+        size = exact.abs().amax()
+        assert size > 1e-3
+        found = (leaf.grad + leaf.grad.mT) / 2 if name == "P" else leaf.grad
+        assert float((found - exact).abs().amax()) <= 1e-5 * float(size), name
+
+
+def test_a_degenerate_program_is_flagged_by_its_instance() -> None:
+    """Two LPs: one at a vertex, one whose whole edge is optimal."""
+    A = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
+    c = torch.tensor([[1.0, 2.0], [1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    b = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    solution = solve(ConeProgram(A, b, c, cones={"l": 4}), gradient="implicit", eps_abs=1e-9, eps_rel=1e-9)
+    with pytest.warns(fp.AdjointWarning, match=r"instance\(s\) 1 cannot be trusted: the program is degenerate"):
+        solution.x.sum().backward()
+    assert c.grad is not None
+    assert b.grad is not None
+    assert float(c.grad[0].abs().max()) < 1e-6, "a vertex does not move with c"
+
+
+def test_first_derivatives_only() -> None:
+    program = batch("QP", range(1))
+    c = program.c.clone().requires_grad_()
+    x = solve(ConeProgram(program.A, program.b, c, program.P, program.cones), gradient="implicit", **TIGHT).x
+    (first,) = torch.autograd.grad(x.square().sum(), c, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        first.sum().backward()
