@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from maps.scs.kkt import kkt_terms
-from maps.scs.matrix import entries
 from maps.scs.program import ConeProgram
 from maps.scs.state import ConicPoint
-from maps.scs.termination import Weights, certificate_weights, largest
+from maps.scs.termination import Weights, certificate_weights
 
 CONE_DISTANCE = 1e-6
 """How far from its cone a certificate may be, relative to 1 + its norm."""
@@ -56,6 +55,5 @@ def infeasible(program: ConeProgram, point: ConicPoint, tolerance: float) -> Pro
 
 
 def _weights(program: ConeProgram, point: ConicPoint) -> Weights:
-    values = entries(program.A, program.patterns["A"])
-    size = largest(values.abs() if values.ndim == 2 else values.abs()[None]).expand(len(point.x))
-    return certificate_weights(size, program.b.expand_as(point.y), program.c.expand_as(point.x))
+    b, c = program.b.expand_as(point.y), program.c.expand_as(point.x)
+    return certificate_weights(program.A, program.patterns["A"], b, c)

@@ -24,12 +24,12 @@ from fixedpoint.adjoint import warn_instances, warn_untrusted
 from fixedpoint.iterate import concrete, freeze
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
-from maps.scs import adaptive, adjoint, embedding, linear_systems, scaling, settings, termination
+from maps.scs import adaptive, adjoint, embedding, linear_systems, settings, termination
 from maps.scs.faults import faults
-from maps.scs.matrix import dense, entries, expanded, sparse
+from maps.scs.matrix import entries
+from maps.scs.preparation import metric, prepare
 from maps.scs.program import ConeProgram
-from maps.scs.scaling import Data, Scaling
-from maps.scs.state import ConicPoint, Inner, Rows, Shared
+from maps.scs.state import ConicPoint, Inner
 
 TAU_FLOOR = 1e-12
 """A solution divides by tau: below this share of the state's size there is none to speak of."""
@@ -144,38 +144,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
                 f"program: this map is for n = {self.n} and cones {self.cone.spec}, got n = {problem.n} and cones "
                 f"{problem.cones}"
             )
-        batch = problem.batch or 1
-        raw = Data(problem.A, problem.P, problem.b.expand(batch, -1), problem.c.expand(batch, -1))
-        diagonals, data = self._scaled(raw, problem)
-        shared = not self.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
-        kind = self.linear_solver
-        if kind == "auto":
-            kind = linear_systems.choose(self.n, self.m, 1 if shared else batch)
-        A, P = data.A, data.P
-        if not shared:
-            A, P = expanded(A, batch), None if P is None else expanded(P, batch)
-        if kind == "dense":
-            A, P = dense(A), None if P is None else dense(P)
-        else:
-            A, P = sparse(A, problem.patterns["A"]), None if P is None else sparse(P, problem.patterns["P"])
-        data = Data(A, P, data.b, data.c)
-        R = self._R(torch.full_like(data.c[: 1 if shared else batch, 0], self.scale))
-        system = linear_systems.factor(kind, A, P, R[0, self.n : -1] if shared else R[:, self.n : -1], self.rho_x)
-        largest_A = entries(problem.A, problem.patterns["A"]).detach().abs()
-        rows = Rows(
-            data=data._replace(A=data.b.new_zeros(batch, 0, 0), P=None) if shared else data,
-            scaling=diagonals,
-            system=None if shared else system,
-            g=torch.cat(system.solve(data.c, -data.b), 1),
-            R=None if shared else R,
-            bounds=self.cone.rescaled(diagonals.D),
-            weights=termination.certificate_weights(
-                termination.largest(largest_A if largest_A.ndim == 2 else largest_A[None]).expand(batch), raw.b, raw.c
-            ),
-            history=None,
-        )
-        context = Context(rows, Shared(kind, A, P, system, R[0]) if shared else Shared(kind), problem)
+        context = prepare(self, problem)
         if self.adaptive_scale:
+            rows = context.rows
             _, inner = self._first(self._origin(context), torch.zeros_like(rows.g), context)
             history = adaptive.begin(self.scale, self._point(inner, context))
             context = context._replace(rows=rows._replace(history=history))
@@ -244,7 +215,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
         if not concrete(changed) or bool(changed.any()):
-            R = self._R(history.scale)
+            R = metric(self, history.scale)
             system = linear_systems.factor(
                 context.shared.solver, rows.data.A, rows.data.P, R[:, self.n : -1], self.rho_x
             )
@@ -282,15 +253,6 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         x, y, s = point
         return torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
 
-    def _scaled(self, raw: Data, problem: ConeProgram) -> tuple[Scaling, Data]:
-        """(diagonals with a row per instance, scaled data)."""
-        if self.normalize is False:
-            return scaling.identity(raw), raw
-        make = scaling.shared if self.normalize == "shared" else scaling.equilibrate
-        diagonals = make(raw, self.cone, problem.patterns)
-        data = scaling.apply(raw, diagonals)
-        return Scaling(diagonals.D.expand_as(raw.b), diagonals.E.expand_as(raw.c), diagonals.sigma), data
-
     def _point(self, aux: Inner, context: Context) -> termination.Point:
         """The inner point in the original units, not divided by tau."""
         data, shared = context.rows.data, context.shared
@@ -298,16 +260,6 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             data = data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
         return termination.unscaled(data, context.rows.scaling, x, y, aux.rsk[:, self.n : -1], tau)
-
-    def _R(self, scale: Tensor) -> Tensor:
-        """(B, l) the metric for scales (B,)."""
-        batch = len(scale)
-        rows = 1 / scale[:, None].expand(-1, self.m)
-        zero = torch.arange(self.m, device=scale.device) < self.cone.equalities
-        rows = torch.where(zero, rows / self.zero_cone_factor, rows)
-        return torch.cat(
-            [scale.new_full((batch, self.n), self.rho_x), rows, scale.new_full((batch, 1), self.tau_factor)], 1
-        )
 
     def _metric(self, context: Context) -> Tensor:
         """(l,) or (B, l) R."""

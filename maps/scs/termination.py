@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Status
-from maps.scs.matrix import times, transposed_times
+from maps.scs.matrix import Matrix, Pattern, entries, times, transposed_times
 from maps.scs.scaling import Data, Scaling
 
 NEGATIVE = 1e-9
@@ -109,9 +109,16 @@ class Weights(NamedTuple):
     infeasible: Tensor
 
 
-def certificate_weights(largest_A: Tensor, b: Tensor, c: Tensor) -> Weights:
-    """Of the original data: max|A| (B,), b (B, m), c (B, n). Where A vanishes there is nothing to compare with: 1."""
-    size = torch.where(largest_A > 0, largest_A, torch.inf)
+def certificate_weights(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> Weights:
+    """max(1, ||c|| / max|A|) and max(1, ||b|| / max|A|); 1 where A vanishes, and there is nothing to compare with.
+
+    Args:
+        A: (B, m, n) or (m, n), original; `pattern` its stored places.
+        b, c: (B, m), (B, n), original.
+    """
+    values = entries(A, pattern).detach().abs()
+    size = largest(values if values.ndim == 2 else values[None]).expand(len(b))
+    size = torch.where(size > 0, size, torch.inf)
     return Weights((largest(c) / size).clamp(min=1), (largest(b) / size).clamp(min=1))
 
 

@@ -123,10 +123,12 @@ def test_claims_that_the_data_do_not_bear_out_are_refused() -> None:
 
 def test_the_weights_of_violations() -> None:
     b, c = torch.tensor([[3.0, -6.0]]), torch.tensor([[0.5]])
-    weights = certificate_weights(torch.tensor([2.0]), b, c)
+    program = ConeProgram(torch.tensor([[2.0], [-1.0]]), b[0], c[0], cones={"l": 2})
+    weights = certificate_weights(program.A, program.patterns["A"], b, c)
     assert weights.infeasible.tolist() == [3.0]
     assert weights.unbounded.tolist() == [1.0]
-    assert certificate_weights(torch.tensor([0.0]), b, c).infeasible.tolist() == [1.0]
+    empty = ConeProgram(torch.zeros(2, 1), b[0], c[0], cones={"l": 2})
+    assert certificate_weights(empty.A, empty.patterns["A"], b, c).infeasible.tolist() == [1.0]
 
 
 def test_a_claim_of_convergence_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
