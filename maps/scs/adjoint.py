@@ -50,7 +50,7 @@ class ProgramGradient(NamedTuple):
 
     - the system is singular. The gradient is then its least-squares solution of least norm: with a vanishing residual
       it is right for changes that leave the program solvable (redundant equations), otherwise the solution is not
-      unique and has no derivative. A system with n + m > 1500 shows only in its residual that it is singular;
+      unique and has no derivative. A system with n + m > 3000 shows only in its residual that it is singular;
     - or the projection has a kink at w (no strict complementarity): the gradient is one of several one-sided ones;
     - or a number is not finite: the gradient is NaN.
 
@@ -64,7 +64,7 @@ class ProgramGradient(NamedTuple):
 def vjp(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, dx: Tensor, dy: Tensor, ds: Tensor) -> ProgramGradient:
     """Gradients of <dx, x> + <dy, y> + <ds, s> with respect to the data, at solutions (x, y, s).
 
-    Up to n + m = 1500 the systems are factored (QR; singular values where that finds a singular one), beyond they are
+    Up to n + m = 3000 the systems are factored (QR; singular values where that finds a singular one), beyond they are
     solved by GMRES. Instances do not influence each other. A gradient that cannot be trusted is reported in the
     result, see `ProgramGradient`; nothing is raised or warned about.
 

@@ -7,6 +7,7 @@ from (x, y, s) to variables, duals and statuses. Imported only by who asks for i
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -34,11 +35,15 @@ DEFAULTS: Mapping[str, Any] = {
     "eps_abs": 1e-6,
     "eps_rel": 1e-6,
     "max_evaluations": 100_000,
+    "check_interval": 5,
     "adaptive_scale": True,
 }
-"""What CVXPY's users expect of a solver: more digits than SCS's own defaults, whatever the scale of the data."""
+"""What CVXPY's users expect of a solver: more digits than SCS's own defaults, whatever the scale of the data.
 
-_STATUS_VALUES = {
+A check costs a third of an evaluation, and one that comes late costs evaluations: 5 is between the two.
+"""
+
+_EXIT_CODES = {
     Status.CONVERGED: 1,
     Status.MAX_EVALUATIONS: 2,
     Status.STALLED: 2,
@@ -46,7 +51,7 @@ _STATUS_VALUES = {
     Status.PRIMAL_INFEASIBLE: -2,
     Status.DUAL_INFEASIBLE: -1,
 }
-"""SCS's exit codes, which CVXPY knows how to read."""
+"""SCS's, which CVXPY knows how to read."""
 
 
 class FixedPointSolver(ScsInterface):
@@ -60,7 +65,8 @@ class FixedPointSolver(ScsInterface):
     while the solver is equal). `problem.solver_stats.extra_stats["info"]` says whether it did ("warm_started"), and how
     the solve ended in this project's own terms.
 
-    A budget that runs out gives CVXPY's "optimal_inaccurate"; a diverged solve its SolverError. An infinite upper bound
+    A budget that runs out gives CVXPY's "optimal_inaccurate" or, where tau vanished and there is no point to speak of,
+    "infeasible_inaccurate" or "unbounded_inaccurate"; a diverged solve raises its SolverError. An infinite upper bound
     is no bound.
 
     Args:
@@ -135,11 +141,11 @@ class FixedPointSolver(ScsInterface):
         setup = time.perf_counter() - began
         cache = {} if solver_cache is None else solver_cache
         start = _previous(cache.get(self.name()), program) if warm_start else None
+        watch = settings["callback"] = _Watch(verbose, settings.get("callback"))
         if verbose:
             print(f"{self.name()}: {program!r}, accelerator {accelerator}, start {'cold' if start is None else 'warm'}")
-            settings["callback"] = _printing(settings.get("callback"))
         solution = solve(program, accelerator, warm_start=start, **settings)
-        results = _results(solution, setup)
+        results = _results(program, solution, watch.residual, setup)
         if verbose:
             print(_summary(results["info"]))
         if results["info"]["status_val"] in (1, 2):
@@ -201,16 +207,16 @@ def _previous(results: Mapping[str, Any] | None, program: ConeProgram) -> tuple[
     return results["x"], results["y"], results["s"]
 
 
-def _results(solution: ConicSolution, setup: float) -> dict[str, Any]:
-    """The solution in the form of the scs package's; `setup` seconds went before it."""
+def _results(program: ConeProgram, solution: ConicSolution, residual: float, setup: float) -> dict[str, Any]:
+    """The solution in the form of the scs package's; `residual` is the map's last, `setup` seconds went before."""
     x, y, s = (np.asarray(part) for part in (solution.x, solution.y, solution.s))
     status = Status(int(solution.status))
-    value = _STATUS_VALUES[status]
-    if value == 2 and not all(np.isfinite(part).all() for part in (x, y, s)):
-        value = -4  # nothing to hand over
+    code = _EXIT_CODES[status]
+    if code == 2 and math.isinf(residual):  # tau vanished: a direction, of which SCS says where it points
+        code = -7 if np.asarray(program.b) @ y < np.asarray(program.c) @ x else -6
     info = {
         "status": status.name,
-        "status_val": value,
+        "status_val": code,
         "iter": int(solution.evaluations),
         "pobj": float(solution.objective),
         "res_pri": float(solution.primal_residual),
@@ -231,15 +237,17 @@ def _summary(info: Mapping[str, Any]) -> str:
     )
 
 
-def _printing(callback: Callable[[Progress], Any] | None) -> Callable[[Progress], Any]:
-    """A callback that prints the residual, at twice the evaluations every time, before the given one is called."""
-    due = 1
+class _Watch:
+    """The callback of a solve: keeps the residual, prints it at ever longer intervals, calls the user's callback."""
 
-    def show(progress: Progress) -> Any:
-        nonlocal due
-        if progress.evaluations >= due:
-            print(f"  {progress.evaluations:>8} evaluations: residual {float(progress.residual[0]):.2e}")
-            due = 2 * progress.evaluations
-        return None if callback is None else callback(progress)
+    def __init__(self, verbose: bool, callback: Callable[[Progress], Any] | None) -> None:
+        self.residual = math.inf
+        self.due = 1.0 if verbose else math.inf
+        self.callback = callback
 
-    return show
+    def __call__(self, progress: Progress) -> Any:
+        self.residual = float(progress.residual[0])
+        if progress.evaluations >= self.due:
+            print(f"  {progress.evaluations:>8} evaluations: residual {self.residual:.2e}")
+            self.due = 2 * progress.evaluations
+        return None if self.callback is None else self.callback(progress)

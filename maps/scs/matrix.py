@@ -161,6 +161,14 @@ def sparse(matrix: Matrix, pattern: Pattern) -> SparseMatrix:
     return SparseMatrix(entries(matrix, pattern), pattern)
 
 
+def symmetrized(matrix: Matrix) -> Matrix:
+    """(P + P') / 2, so that a gradient in a symmetric matrix comes out symmetric."""
+    if isinstance(matrix, Tensor):
+        return (matrix + matrix.mT) / 2
+    order = torch.from_numpy(np.lexsort((matrix.pattern.rows, matrix.pattern.columns)))
+    return SparseMatrix((matrix.values + matrix.values[..., order]) / 2, matrix.pattern)
+
+
 def entries(matrix: Matrix, pattern: Pattern) -> Tensor:
     """(nnz,) or (B, nnz) the entries at a pattern's places (of a sparse matrix: its own)."""
     if isinstance(matrix, SparseMatrix):

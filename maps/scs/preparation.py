@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fixedpoint import Context
 from maps.scs import linear_systems, scaling
-from maps.scs.matrix import dense, expanded, sparse
+from maps.scs.matrix import dense, expanded, sparse, symmetrized
 from maps.scs.program import ConeProgram
 from maps.scs.scaling import Data, Scaling
 from maps.scs.state import Rows, Shared
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def prepare(map: SCS, problem: ConeProgram) -> Context:
     """Scale the data and factor the linear system; once for the batch where the scaled A and P are shared."""
     batch = problem.batch or 1
-    raw = Data(problem.A, problem.P, problem.b.expand(batch, -1), problem.c.expand(batch, -1))
+    P = None if problem.P is None else symmetrized(problem.P)
+    raw = Data(problem.A, P, problem.b.expand(batch, -1), problem.c.expand(batch, -1))
     diagonals, data = _scaled(map, raw, problem)
     shared = not map.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
     kind = map.linear_solver
