@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -113,10 +113,26 @@ def check_accelerator(
     _report([checks.check_accelerator(made, raise_on_failure=False)])
 
 
-def _report(reports: list[Any]) -> None:
+@check_app.command("cone")
+def check_cone(name: Annotated[str, typer.Argument(help="A registered cone.")]) -> None:
+    """Test a cone's projections and their derivatives on small examples, down to the smallest counterexamples."""
+    from fixedpoint import registry
+
+    kind = registry.cones.load(name)
+    examples: list[Any] = list(kind.examples()) if hasattr(kind, "examples") else []
+    if not examples or not all(hasattr(cone, "check") for cone in examples):
+        raise TypeError(
+            f"cone {name!r}: expected a class whose `examples()` have `check()`, as a Cone has, got {kind!r}"
+        )
+    _report(cone.check(raise_on_failure=False) for cone in examples)
+
+
+def _report(reports: Iterable[Any]) -> None:
+    passed = True
     for report in reports:
-        print(report)
-    if not all(report.passed for report in reports):
+        print(report, flush=True)
+        passed &= report.passed
+    if not passed:
         raise typer.Exit(1)
 
 

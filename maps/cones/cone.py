@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from fixedpoint.checks import Report
+
+
+def whole(name: str, value: Any) -> int:
+    """A constructor argument that must be a whole number >= 0.
+
+    Raises:
+        ValueError: it is not; the message names the argument.
+    """
+    try:
+        if not isinstance(value, bool) and int(value) == value and value >= 0:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}: expected a whole number >= 0, got {value!r}")
+
+
+def _checked(project: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A projection that refuses points of the wrong shape."""
+
+    @functools.wraps(project)
+    def checked(self: Cone, z: Tensor, *args: Any, **options: Any) -> Tensor:
+        if z.ndim != 2 or z.shape[1] != self.dim:
+            hint = f" ({self.hint})" if self.hint else ""
+            raise ValueError(f"z: {self!r} expects points of shape (B, {self.dim}){hint}, got {tuple(z.shape)}")
+        return project(self, z, *args, **options)
+
+    return checked
 
 
 class Cone(ABC):
     """A closed convex cone K of vectors of length `dim`.
+
+    A subclass writes `project`; whatever class it is, z is checked before that, and before `project_dual`, to be of
+    shape (B, dim).
 
     Args:
         dim: k >= 0, the length of the vectors.
@@ -21,14 +57,26 @@ class Cone(ABC):
     separable: ClassVar[bool] = False
     """Whether scaling each coordinate by a positive number of its own maps K onto a cone of the same kind."""
 
+    hint: str = ""
+    """What is easily got wrong about `dim`, for messages."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("project", "project_dual"):
+            if name in cls.__dict__:
+                setattr(cls, name, _checked(cls.__dict__[name]))
+
     def __init__(self, dim: int) -> None:
-        if isinstance(dim, bool) or int(dim) != dim or dim < 0:
-            raise ValueError(f"dim: expected a whole number >= 0, got {dim!r}")
-        self.dim = int(dim)
+        self.dim = whole("dim", dim)
+
+    def __repr__(self) -> str:
+        """The call that makes it; constructor arguments are kept as attributes of the same name."""
+        arguments = (f"{name}={getattr(self, name, ...)!r}" for name in inspect.signature(type(self)).parameters)
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     @classmethod
     def examples(cls) -> list[Cone]:
-        """Small cones of this kind that `check_cone` and `fixedpoint check cone` test; override where `dim` is not all."""
+        """Small cones of this kind, for `check_cone` and `fixedpoint check cone`; override where `dim` is not all."""
         return [cls(dim) for dim in (1, 2, 3, 5)]
 
     @abstractmethod
@@ -39,6 +87,12 @@ class Cone(ABC):
         """(B, k) -> (B, k): the nearest point of the dual cone K*, by Moreau: z + P_K(-z)."""
         return z + self.project(-z)
 
+    def check(self, **options: Any) -> Report:
+        """`check_cone` on this cone, with its options."""
+        from maps.cones.checks import check_cone  # which needs this class
+
+        return check_cone(self, **options)
+
 
 class Dual(Cone):
     """The dual cone of another cone."""
@@ -46,6 +100,11 @@ class Dual(Cone):
     def __init__(self, primal: Cone) -> None:
         super().__init__(primal.dim)
         self.primal, self.separable = primal, primal.separable  # type: ignore[misc]
+
+    @classmethod
+    def examples(cls) -> list[Cone]:
+        """None: what is tested of a cone covers its dual."""
+        return []
 
     def project(self, z: Tensor) -> Tensor:
         """The primal's projection onto its dual."""

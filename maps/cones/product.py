@@ -1,29 +1,17 @@
-"""A product of cones in SCS's row order; runs of equal blocks are projected in one operation."""
+"""A product of cones in SCS's row order; all equal blocks are projected in one operation."""
 
 from __future__ import annotations
 
-import difflib
-import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from maps.cones.box import Box
 from maps.cones.cone import Cone
-from maps.cones.nonnegative import Nonnegative
-from maps.cones.second_order import SecondOrder
-from maps.cones.zero import Zero
-
-ConeSpec = Mapping[str, int | Sequence[int]]
-"""SCS's description of a product: {"z": rows, "l": rows, "q": [lengths]}."""
-
-KEYS: dict[str, type[Cone]] = {"z": Zero, "l": Nonnegative, "q": SecondOrder}
-"""Cone of each key, in SCS's row order."""
-
-LISTS = frozenset({"q"})
-"""Keys that take a list of block lengths; the others take one number."""
+from maps.cones.specification import ConeSpec, blocks, checked_spec
 
 
 class Run(NamedTuple):
@@ -40,79 +28,146 @@ class Run(NamedTuple):
         return self.start + self.blocks * self.cone.dim
 
 
+class Group(NamedTuple):
+    """All equal blocks, wherever they are."""
+
+    cone: Cone
+    rows: slice | Tensor
+    """A slice where they follow each other, else an index."""
+    blocks: int
+
+    def of(self, z: Tensor) -> Tensor:
+        """(B, m) -> (B, blocks, k)."""
+        rows = z[:, self.rows] if isinstance(self.rows, slice) else z.index_select(1, self.rows.to(z.device))
+        return rows.unflatten(1, (self.blocks, self.cone.dim))
+
+
 class ProductCone(Cone):
     """K = K_1 x ... x K_r.
 
     Args:
-        spec: SCS's description, e.g. {"z": 3, "l": 2, "q": [3, 4]}; missing keys are empty.
+        spec: what `scs` calls the cone; missing keys are empty. In row order:
+
+            - "z", "l": rows of the zero cone and of the nonnegative orthant;
+            - "bu", "bl": upper and lower bounds of one `Box` (a row for its t, then one for each bound);
+            - "q": lengths of second-order cones;
+            - "s": orders k of positive semidefinite matrices (k (k + 1) / 2 rows each, see `PSD`);
+            - "ep", "ed": numbers of exponential cones and of their duals (3 rows each);
+            - "p": exponents of power cones (3 rows each), negative for duals;
+            - then cones registered in `fixedpoint.cones`, sorted by name: for each name a list with the arguments of
+              each cone, such as {"nuclear-norm": [[30, 3]]}.
 
     Raises:
-        ValueError: an unknown key, or a length that is not a whole number >= 0. Messages begin with "cones".
+        ValueError: an unknown key, or a value that does not fit. Messages begin with "cones".
     """
 
     def __init__(self, spec: ConeSpec) -> None:
-        for key in spec:
-            if key not in KEYS:
-                close = difflib.get_close_matches(str(key), KEYS, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"cones: unknown key {key!r}, known are {', '.join(KEYS)}{hint}")
-        self.spec: dict[str, int | list[int]] = {}
+        self.spec: dict[str, Any] = checked_spec(spec)
+        """The keys that are not empty, in row order; JSON-able."""
         self.runs: list[Run] = []
+        """Equal blocks that follow each other, in row order."""
+        found: dict[Hashable, list[Run]] = {}
         row = 0
-        for key, kind in KEYS.items():
-            lengths = _lengths(key, spec.get(key, [] if key in LISTS else 0))
-            self.spec[key] = lengths if key in LISTS else lengths[0]
-            for length, group in groupby(lengths):
-                run = Run(kind(length), row, len(list(group)))
-                if run.stop > run.start:
-                    self.runs.append(run)
-                row = run.stop
+        for kind, equal in groupby(blocks(self.spec), lambda block: block.kind):
+            first, *rest = equal
+            run = Run(first.cone, row, first.count + sum(block.count for block in rest))
+            self.runs.append(run)
+            found.setdefault(kind, []).append(run)
+            row = run.stop
         super().__init__(row)
+        self.groups = [_group(runs) for runs in found.values()]
+        """Equal blocks together."""
+        self._order = None if len(found) == len(self.runs) else _order(found.values())
+
+    @classmethod
+    def examples(cls) -> list[Cone]:
+        """Every kind of block, and equal blocks that are apart."""
+        mixed = {"z": 1, "l": 2, "bu": [1.0], "bl": [-1.0], "q": [3, 2, 3], "s": [2, 1, 2], "ep": 1, "ed": 1}
+        return [cls(mixed | {"p": [0.5, -0.3]}), cls({"q": [2, 3, 2]}), cls({"l": 3})]
+
+    @property
+    def hint(self) -> str:
+        """What is easily got wrong about the number of rows."""
+        return "s lists orders k, and such a block has k (k + 1) / 2 rows" if "s" in self.spec else ""
 
     @property
     def equalities(self) -> int:
         """Rows of the zero cone; they come first."""
-        return sum(run.stop - run.start for run in self.runs if isinstance(run.cone, Zero))
+        return self.spec.get("z", 0)
 
-    def project(self, z: Tensor) -> Tensor:
-        """(B, m) -> (B, m), block by block."""
-        return self._blockwise(z, "project")
+    @property
+    def box(self) -> Box | None:
+        """The box cone, if there is one."""
+        return next((run.cone for run in self.runs if isinstance(run.cone, Box)), None)
 
-    def project_dual(self, z: Tensor) -> Tensor:
-        """(B, m) -> (B, m), block by block."""
-        return self._blockwise(z, "project_dual")
+    @property
+    def has_box(self) -> bool:
+        """Whether there is a box cone."""
+        return self.box is not None
 
-    def _blockwise(self, z: Tensor, method: str) -> Tensor:
+    @property
+    def bounds(self) -> Tensor | None:
+        """(2, k) lower and upper bounds of the box cone, infinite ones being inf; None without one."""
+        return None if self.box is None else self.box.bounds
+
+    def rescaled(self, d: Tensor) -> Tensor | None:
+        """(B, m) positive row scalings -> (B, 2, k) the bounds of the scaled box cone, for `project`; None without one."""
+        return next(
+            (run.cone.rescaled(d[:, run.start : run.stop]) for run in self.runs if isinstance(run.cone, Box)), None
+        )
+
+    def project(self, z: Tensor, bounds: Tensor | None = None) -> Tensor:
+        """(B, m) -> (B, m), block by block; `bounds` (B, 2, k) replaces those of the box cone."""
+        return self._blockwise(z, "project", bounds)
+
+    def project_dual(self, z: Tensor, bounds: Tensor | None = None) -> Tensor:
+        """(B, m) -> (B, m), block by block; `bounds` as for `project`."""
+        return self._blockwise(z, "project_dual", bounds)
+
+    def _blockwise(self, z: Tensor, method: str, bounds: Tensor | None) -> Tensor:
         parts = []
-        for run in self.runs:
-            blocks = z[:, run.start : run.stop].reshape(-1, run.cone.dim)
-            parts.append(getattr(run.cone, method)(blocks).reshape(z.shape[0], -1))
-        return torch.cat(parts, dim=1) if parts else z
+        for group in self.groups:
+            each = group.of(z).flatten(0, 1)
+            project = getattr(group.cone, method)
+            p = project(each, bounds) if isinstance(group.cone, Box) else project(each)
+            parts.append(p.reshape(len(z), -1))
+        return self._joined(parts, z)
 
-    def share_within_blocks(self, d: Tensor, reduction: str) -> Tensor:
+    def share_within_blocks(self, d: Tensor, reduction: str, *, box: bool = False) -> Tensor:
         """(B, m) row scalings made equal inside every block that is not separable.
 
         Args:
             d: (B, m).
             reduction: "max" or "mean" of the block.
+            box: the same for the rows of the box cone, whose rows may be scaled only if its bounds are too.
         """
         parts = []
-        for run in self.runs:
-            part = d[:, run.start : run.stop]
-            if not run.cone.separable:
-                blocks = part.reshape(-1, run.blocks, run.cone.dim)
-                one = blocks.amax(2, keepdim=True) if reduction == "max" else blocks.mean(2, keepdim=True)
-                part = one.expand_as(blocks).reshape(part.shape)
-            parts.append(part)
-        return torch.cat(parts, dim=1) if parts else d
+        for group in self.groups:
+            each = group.of(d)
+            if not group.cone.separable or (box and isinstance(group.cone, Box)):
+                one = each.amax(2, keepdim=True) if reduction == "max" else each.mean(2, keepdim=True)
+                each = one.expand_as(each)
+            parts.append(each.flatten(1))
+        return self._joined(parts, d)
+
+    def _joined(self, parts: list[Tensor], empty: Tensor) -> Tensor:
+        """The groups' rows in row order."""
+        if not parts:
+            return empty
+        joined = torch.cat(parts, dim=1)
+        return joined if self._order is None else joined.index_select(1, self._order.to(joined.device))
 
 
-def _lengths(key: str, value: int | Sequence[int]) -> list[int]:
-    """The value of a key as a list of lengths."""
-    listed: list[Any] = list(value) if key in LISTS and isinstance(value, Iterable) else [value]
-    for length in listed:
-        whole = isinstance(length, numbers.Real) and not isinstance(length, bool) and float(length).is_integer()
-        if not whole or length < 0:
-            expected = "a list of whole numbers >= 0" if key in LISTS else "a whole number >= 0"
-            raise ValueError(f"cones[{key!r}]: expected {expected}, got {value!r}")
-    return [int(length) for length in listed]
+def _rows(runs: list[Run]) -> Tensor:
+    return torch.cat([torch.arange(run.start, run.stop) for run in runs])
+
+
+def _group(runs: list[Run]) -> Group:
+    first, *rest = runs
+    rows = _rows(runs) if rest else slice(first.start, first.stop)
+    return Group(first.cone, rows, sum(run.blocks for run in runs))
+
+
+def _order(groups: Any) -> Tensor:
+    """Where each row is once the groups are joined."""
+    return torch.argsort(torch.cat([_rows(runs) for runs in groups]))

@@ -162,11 +162,14 @@ def sparse(matrix: Matrix, pattern: Pattern) -> SparseMatrix:
 
 
 def symmetrized(matrix: Matrix) -> Matrix:
-    """(P + P') / 2, so that a gradient in a symmetric matrix comes out symmetric."""
+    """(P + P') / 2, so that a gradient in a symmetric matrix comes out symmetric; as it is on an asymmetric pattern."""
     if isinstance(matrix, Tensor):
         return (matrix + matrix.mT) / 2
-    order = torch.from_numpy(np.lexsort((matrix.pattern.rows, matrix.pattern.columns)))
-    return SparseMatrix((matrix.values + matrix.values[..., order]) / 2, matrix.pattern)
+    rows, columns = matrix.pattern.rows, matrix.pattern.columns
+    order = np.lexsort((rows, columns))
+    if not np.array_equal(rows[order], columns) or not np.array_equal(columns[order], rows):
+        return matrix
+    return SparseMatrix((matrix.values + matrix.values[..., torch.from_numpy(order)]) / 2, matrix.pattern)
 
 
 def entries(matrix: Matrix, pattern: Pattern) -> Tensor:

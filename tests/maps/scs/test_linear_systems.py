@@ -57,7 +57,9 @@ def test_the_system_is_solved(kind: str, shared: bool) -> None:
     R_y = torch.linspace(0.5, 2.0, M, dtype=torch.float64)
     for i in range(BATCH):
         a, p = (m.to_dense() if shared else m.to_dense()[i] for m in (A, P))
-        K = torch.cat([torch.cat([p + 0.1 * torch.eye(N, dtype=torch.float64), a.mT], 1), torch.cat([a, -torch.diag(R_y)], 1)], 0)
+        K = torch.cat(
+            [torch.cat([p + 0.1 * torch.eye(N, dtype=torch.float64), a.mT], 1), torch.cat([a, -torch.diag(R_y)], 1)], 0
+        )
         assert torch.allclose(K @ found[i], torch.cat([top[i], bottom[i]]), rtol=0, atol=1e-12)
 
 

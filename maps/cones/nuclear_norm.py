@@ -1,0 +1,61 @@
+"""The epigraph of the nuclear norm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maps.cones.cone import Cone, whole
+from maps.cones.decomposed import DecomposedCone, Parts, clipped_differences
+
+
+class NuclearNorm(DecomposedCone):
+    """{(t, vec X) : the singular values of X add up to at most t}; vec goes column by column.
+
+    The nearest point has singular values max(sigma - theta, 0) and t + theta, theta >= 0 making them add up to it.
+
+    Args:
+        rows, columns: of X; `dim` is 1 + rows * columns.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = whole("rows", rows), whole("columns", columns)
+        super().__init__(1 + self.rows * self.columns)
+
+    @classmethod
+    def examples(cls) -> list[Cone]:
+        """Square, tall and wide."""
+        return [cls(1, 1), cls(2, 2), cls(4, 2), cls(2, 3)]
+
+    def decompose(self, z: Tensor) -> Parts:
+        """t, U, sigma, V' of X' and theta: the largest (sigma_1 + ... + sigma_j - t) / (j + 1), if positive."""
+        t = z[:, :1]
+        u, sigma, vt = torch.linalg.svd(z[:, 1:].unflatten(1, (self.columns, self.rows)), full_matrices=False)
+        excess = torch.cat([torch.zeros_like(t), sigma.cumsum(1)], 1) - t
+        theta = (excess / torch.arange(1, excess.shape[1] + 1).to(z)).amax(1, keepdim=True).relu()
+        return t, u, sigma, vt, theta
+
+    def point(self, parts: Parts) -> Tensor:
+        """Singular values shrunk by theta."""
+        t, u, sigma, vt, theta = parts
+        return torch.cat([t + theta, ((u * (sigma - theta).relu()[:, None]) @ vt).flatten(1)], 1)
+
+    def derivative(self, parts: Parts, v: Tensor) -> Tensor:
+        """Divided differences of the shrinkage on the symmetric, the skew and the outer parts of U'VW."""
+        _, u, sigma, vt, theta = parts
+        shrunk, x = (sigma - theta).relu(), v[:, 1:].unflatten(1, (self.columns, self.rows))
+        right, left = u.mT @ x, x @ vt.mT
+        core = right @ vt.mT
+        sums = sigma[:, :, None] + sigma[:, None, :]
+        skew = (shrunk[:, :, None] + shrunk[:, None, :]) / torch.where(sums > 0, sums, 1.0)
+        even, odd = (core + core.mT) / 2, (core - core.mT) / 2
+        active = (sigma > theta).to(v)
+        of_theta = ((active * core.diagonal(dim1=1, dim2=2)).sum(1, keepdim=True) - v[:, :1]) / (
+            1 + active.sum(1, True)
+        )
+        inner = clipped_differences(sigma - theta) * even + skew * odd - torch.diag_embed(active * of_theta)
+        outer = shrunk / torch.where(sigma > 0, sigma, 1.0)
+        moved = (
+            u @ inner @ vt + u @ (outer[:, :, None] * (right - core @ vt)) + ((left - u @ core) * outer[:, None]) @ vt
+        )
+        return torch.where(theta > 0, torch.cat([v[:, :1] + of_theta, moved.flatten(1)], 1), v)
