@@ -46,12 +46,15 @@ class Constant(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operator: Operator, *tensors: Tensor) -> tuple[Tensor, int]:
         """The mapped axis as further rows."""
-        size = info.batch_size
-        moved = [
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(tensors, in_dims[1:], strict=True)
-        ]
-        return Constant.apply(operator, *(t.flatten(0, 1) for t in moved)).unflatten(0, (size, -1)), 0
+        rows = (t.flatten(0, 1) for t in mapped_first(info.batch_size, in_dims[1:], tensors))
+        return Constant.apply(operator, *rows).unflatten(0, (info.batch_size, -1)), 0
+
+
+def mapped_first(size: int, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    """The tensors with the axis that vmap maps (of this size) in front; those without it get it."""
+    return [
+        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, in_dims, strict=True)
+    ]
 
 
 def kkt_product(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maps.scs.linear_systems.constant import Constant, kkt_product
+from maps.scs.linear_systems.constant import Constant, kkt_product, mapped_first
 from maps.scs.linear_systems.dense import FactorizationError
 from maps.scs.matrix import Pattern, SparseMatrix
 
@@ -95,12 +95,7 @@ class _Factorize(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], factors: Factors, build: Any, *parts: Tensor) -> tuple[Tensor, int]:
         """A factor for each mapped row."""
-        size = info.batch_size
-        moved = [
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(parts, in_dims[2:], strict=True)
-        ]
-        return _Factorize.apply(factors, build, *moved), 0
+        return _Factorize.apply(factors, build, *mapped_first(info.batch_size, in_dims[2:], parts)), 0
 
 
 def _factor(
