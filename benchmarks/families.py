@@ -25,6 +25,8 @@ RUNS = {
     "lasso.paper": (256, 50),
     "lasso": (64, 50),
     "diabetes-lasso": (256, 50),
+    "robust-kalman": (64, 60),
+    "robust-pca": (64, 60),
     "elastic-net": (256, 100),
     "pagerank": (256, 50),
     "value-iteration": (256, 100),

@@ -34,6 +34,8 @@ _LONG = "--updates 1000 --instances 4000 --batch 64 --learning-rate 0.003 --opti
 _CELL = "--updates 300 --instances 500 --learning-rate 0.007"
 _SMALL_CELL = "--updates 300 --instances 2000 --learning-rate 0.007 --option validate_every=100"
 
+_ROBUST = "--updates 400 --instances 4000 --batch 16 --learning-rate 0.003 --option validate_every=100"
+
 _FINISHED = ", finished"
 
 RECIPES: dict[str, dict[str, str]] = {
@@ -58,6 +60,15 @@ RECIPES: dict[str, dict[str, str]] = {
         "lstm+anderson-2": f"{_FAST} --horizon 20 --option lstm.steps=8 --option lstm.hidden=64",
         "warm-start+anderson-2": f"{_FAST} --horizon 18",
         "coordinate-gru": f"{_SMALL_CELL} --horizon 20 --option coordinate-gru.base=anderson-2",
+    },
+    "robust-kalman": {
+        "gru": f"{_ROBUST} --horizon 24 --option gru.base=anderson-2 --option gru.hidden=24 --option gru.context=false",
+        "warm-start+anderson-2": f"{_ROBUST} --horizon 24 --option warm-start.width=64 "
+        "--option warm-start.context=false",
+    },
+    "robust-pca": {
+        "gru": f"{_ROBUST} --horizon 32 --option gru.base=anderson-2 --option gru.hidden=56 --option gru.steps=30",
+        "warm-start+anderson-2": f"{_ROBUST} --horizon 32 --option warm-start.width=64",
     },
     "elastic-net": {
         "gru": f"{_LONG} --horizon 25 --option gru.steps=25 --option gru.hidden=64",

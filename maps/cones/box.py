@@ -56,9 +56,11 @@ class Box(Cone):
         """
         lower, upper = (self.bounds.to(z)[None] if bounds is None else bounds).unbind(1)
         t, s = z[:, :1], z[:, 1:]
-        root = _root(t.detach(), s.detach(), lower, upper).relu()
-        above = (s.detach() > _times(upper, root)) & torch.isfinite(upper)
-        below = (s.detach() < _times(lower, root)) & torch.isfinite(lower)
+        root, fixed = _root(t.detach(), s.detach(), lower, upper).relu(), s.detach()
+        least, most = _times(lower, root), _times(upper, root)
+        below = (fixed < least) & torch.isfinite(lower)
+        pinched = torch.isfinite(lower) & torch.isfinite(upper) & (least == most)  # s cannot move even where it fits
+        above = ((fixed > most) & torch.isfinite(upper)) | (pinched & ~below)
         active = torch.where(above, upper, torch.where(below, lower, 0.0))
         t = ((t + (active * s).sum(1, keepdim=True)) / (1 + (active * active).sum(1, keepdim=True))).relu()
         return torch.cat([t, torch.where(above | below, active * t, s)], 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +11,6 @@ from torch.nn.functional import logsigmoid
 from maps.cones.cone import Cone
 from maps.cones.roots import implicit_root, root_operation, unit_scale
 
-TINY = 1e-60
-"""|z| is at least this, relative to the rest: an equation in logarithms needs it positive."""
 SPAN = 200.0
 """Bound of the root: e^-400 is nothing."""
 
@@ -78,58 +75,69 @@ def checked_exponent(name: str, value: float) -> float:
 def _curved(unit: Tensor, a: Tensor) -> Tensor:
     """Rows of size 1 onto cones with exponents strictly between 0 and 1."""
     x, y, z = unit.unbind(1)
-    sign = torch.where(z < 0, -1.0, 1.0)
-    height = sign * z
+    height = z.abs()
     inside = (x >= 0) & (y >= 0) & (x.relu() ** a * y.relu() ** (1 - a) >= height)
     polar = (x <= 0) & (y <= 0) & (((-x).relu() / a) ** a * ((-y).relu() / (1 - a)) ** (1 - a) >= height)
-    curved = ~(inside | polar)
-    # the other rows compute the root of (1, 0, 1) instead, which keeps derivatives finite
-    height = torch.where(curved, height, 1.0)
-    height = height + (height.clamp(min=TINY) - height).detach()
-    p, q, r = _boundary(torch.where(curved, x, 1.0), torch.where(curved, y, 0.0), height, a)
-    boundary = torch.stack([p, q, sign * r], 1)
+    level = z == 0
+    # such rows compute the root of (1, 0, 1) instead, which keeps derivatives finite
+    curved = ~(inside | polar | level)
+    safe = (torch.where(curved, x, 1.0), torch.where(curved, y, 0.0), torch.where(curved, height, 1.0))
+    p, q, r = _boundary(*safe, a)
+    boundary = torch.stack([p, q, torch.where(z < 0, -r, r)], 1)
+    boundary = torch.where(level[:, None], _level(x, y, z, a), boundary)
     return torch.where(inside[:, None], unit, torch.where(polar[:, None], 0.0, boundary))
 
 
-class _Terms(NamedTuple):
-    """The equation of a power cone's projection and what it is made of, for some u."""
+def _level(x: Tensor, y: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """(B, 3) to second order in z, where z = 0 and x and y differ in sign: the positive one stays, z becomes k z."""
+    first = x > 0
+    main, other, share = torch.where(first, x, y), torch.where(first, y, x), torch.where(first, a, 1 - a)
+    main, other = torch.where(main > 0, main, 1.0), torch.where(other < 0, other, -1.0)
+    k = torch.where(share < 0.5, 0.0, torch.where(share > 0.5, 1.0, main / (main - 2 * other)))
+    bend = k * (1 - k) * z * z / 2
+    main, other = main + bend / main, -bend / other
+    return torch.stack([torch.where(first, main, other), torch.where(first, other, main), k * z], 1)
 
-    value: Tensor
-    slope: Tensor
-    """Between 0 and 2."""
-    of_x: Tensor
-    """2 sqrt(a r (h - r)), with h = |z| of the point and r = |z| of its projection."""
-    of_y: Tensor
-    """2 sqrt((1 - a) r (h - r))."""
 
-
-def _terms(u: Tensor, x: Tensor, y: Tensor, height: Tensor, a: Tensor) -> _Terms:
-    b, side = 1 - a, torch.where(u < 0, -1.0, 1.0)
-    spread = height / torch.cosh(u)
-    of_x, of_y = torch.sqrt(a) * spread, torch.sqrt(b) * spread
-    # the boundary equation of the part that has the larger share of z, the projection or what is left; for either part
-    # alone the other's digits would be lost
-    product = a * torch.log(_larger(side * x, of_x)) + b * torch.log(_larger(side * y, of_y))
-    entropy = -torch.xlogy(a, a) - torch.xlogy(b, b)
-    value = side * (torch.log(height) + logsigmoid(2 * u.abs()) - product) + torch.where(u < 0, entropy, 0.0)
-    rest = a * _larger(-side * x, of_x) / torch.hypot(x, of_x) + b * _larger(-side * y, of_y) / torch.hypot(y, of_y)
-    return _Terms(value, 2 * torch.sigmoid(-2 * u.abs()) + 2 * torch.tanh(u.abs()) * rest, of_x, of_y)
+def _equation(u: Tensor, x: Tensor, y: Tensor, height: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """log r - log(x^a y^(1-a)) of the nearest point, and its slope, in the form that is quickest."""
+    b, stretch = 1 - a, torch.cosh(u) / height
+    of_x, of_y = torch.asinh(x * stretch / torch.sqrt(a)), torch.asinh(y * stretch / torch.sqrt(b))
+    value = u - (torch.xlogy(a, a) + torch.xlogy(b, b)) / 2 - a * of_x - b * of_y
+    return value, 1 - torch.tanh(u) * (a * torch.tanh(of_x) + b * torch.tanh(of_y))
 
 
 def _bounds(x: Tensor, y: Tensor, height: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(x, -SPAN), torch.full_like(x, SPAN)
 
 
-_root = root_operation("power_cone_root", lambda *data: _terms(*data)[:2], _bounds, arguments=4)
+_root = root_operation("power_cone_root", _equation, _bounds, arguments=4)
 
 
 def _boundary(x: Tensor, y: Tensor, height: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """X, y and |z| of the nearest points, where they are neither the points nor 0."""
-    found = _root(x, y, height, a)
-    u = implicit_root(found, lambda u: _terms(u, x, y, height, a).value, _terms(found, x, y, height, a).slope)
-    _, _, of_x, of_y = _terms(u, x, y, height, a)
-    share = torch.sigmoid(-2 * u.abs())  # of the smaller of r and h - r: neither must be a difference
-    return _larger(x, of_x), _larger(y, of_y), torch.where(found > 0, height - height * share, height * share)
+    b, found = 1 - a, _root(x, y, height, a)
+    side = torch.where(found < 0, -1.0, 1.0)
+
+    def widths(u: Tensor) -> tuple[Tensor, Tensor]:
+        """2 sqrt(a r (h - r)) and 2 sqrt(b r (h - r))."""
+        spread = height / torch.cosh(u)
+        return torch.sqrt(a) * spread, torch.sqrt(b) * spread
+
+    def equation(u: Tensor) -> Tensor:
+        """The same up to a constant, as the boundary equation of what has the larger share of z, the nearest point or
+        the rest: derivatives keep all digits then."""
+        of_x, of_y = widths(u)
+        product = a * torch.log(_larger(side * x, of_x)) + b * torch.log(_larger(side * y, of_y))
+        return side * (torch.log(height) + logsigmoid(2 * side * u) - product)
+
+    of_x, of_y = widths(found)
+    rest = a * _larger(-side * x, of_x) / torch.hypot(x, of_x) + b * _larger(-side * y, of_y) / torch.hypot(y, of_y)
+    slope = 2 * torch.sigmoid(-2 * found.abs()) + 2 * torch.tanh(found.abs()) * rest
+    u = implicit_root(found, equation, slope)
+    of_x, of_y = widths(u)
+    share = height * torch.sigmoid(-2 * side * u)  # the smaller of r and h - r: it must not be a difference
+    return _larger(x, of_x), _larger(y, of_y), torch.where(found < 0, share, height - share)
 
 
 def _larger(x: Tensor, v: Tensor) -> Tensor:

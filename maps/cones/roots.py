@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NEWTON_STEPS = 100
-"""Most steps; bisection alone shrinks a bracket of 1e3 to working precision in 63."""
+STEPS = 4
+"""Steps in a round."""
 
-PATIENCE = 3
-"""Steps without improvement that an element close to its root may take."""
+ROUNDS = 25
+"""Most rounds; bisection alone shrinks a bracket of 1e3 to working precision in 63 steps."""
 
 NOTHING = 1e-50
 """Entries this small beside one of size 1 are 0; it keeps exponents and logarithms of ratios within range."""
@@ -26,8 +26,8 @@ def root_operation(
 ) -> Callable[..., Tensor]:
     """An operation that finds the root of an increasing function, element by element; not differentiable.
 
-    Newton's method, and bisection where that leaves the bracket. An element stops when it has converged, whatever the
-    others do. To torch.compile and torch.func it is one opaque operation, so that it may look at its own progress; to
+    Newton's method, and bisection where that leaves the bracket. After every round of steps, elements that have converged
+    stop, whatever the others do. To torch.compile and torch.func it is one opaque operation, so that it may look at its own progress; to
     gradients the root is a constant: see `implicit_root`.
 
     Args:
@@ -45,22 +45,23 @@ def root_operation(
     def operation(*data: Tensor) -> Tensor:
         low, high = bracket(*data)
         root = low + (high - low) / 2
-        eps = torch.finfo(root.dtype).eps
-        best, waited = torch.full_like(root, torch.inf), torch.zeros_like(root)
-        done = torch.zeros_like(root, dtype=torch.bool)
-        for _ in range(NEWTON_STEPS):
-            value, slope = equation(root, *data)
-            low, high = torch.where(value < 0, root, low), torch.where(value < 0, high, root)
-            newton = root - value / slope
-            step = torch.where((newton >= low) & (newton <= high), newton, low + (high - low) / 2) - root
-            size = eps * (1 + root.abs())
-            better = value.abs() < best / 2
-            best, waited = torch.where(better, value.abs(), best), torch.where(better, 0, waited + 1)
-            rounded = (value.abs() <= 100 * size) & (waited > PATIENCE)  # round-off alone keeps it moving
-            done = done | rounded | (value == 0) | (step.abs() <= size)
+        done, last = torch.zeros_like(root, dtype=torch.bool), torch.full_like(root, torch.inf)
+        for _ in range(ROUNDS):
+            start = root
+            for _ in range(STEPS):
+                before = root
+                value, slope = equation(root, *data)
+                left = value < 0
+                low, high = torch.where(left, root, low), torch.where(left, high, root)
+                newton = root - value / slope
+                root = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+            size, value = torch.finfo(root.dtype).eps * (1 + root.abs()), value.abs()
+            root = torch.where(done, start, root)
+            # the second: nothing but round-off still moves it
+            done = done | ((root - before).abs() <= size) | ((value <= 100 * size) & (value >= last / 2))
             if bool(done.all()):
                 break
-            root = torch.where(done, root, root + step)
+            last = value
         return root
 
     @operation.register_fake

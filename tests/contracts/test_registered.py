@@ -59,6 +59,15 @@ def test_an_accelerator_keeps_the_laws(name):
         check_accelerator(random_weights(accelerator.bind(SIGNATURE)))
 
 
+@pytest.mark.parametrize("name", fp.cones.names())
+def test_a_cone_keeps_the_laws(name):
+    examples = fp.cones.load(name).examples()
+    assert examples, f"cone {name!r}: `examples()` is empty, so nothing checks it"
+    for cone in examples:
+        report = cone.check(examples=10)
+        assert {r.name for r in report.skipped} <= {"inequality", "second-derivative"}, str(report)
+
+
 @pytest.mark.parametrize("name", fp.accelerators.names())
 def test_the_start_of_an_instance_is_its_own_affair(name):
     accelerator = fp.accelerators.create(name)

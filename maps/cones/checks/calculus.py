@@ -72,14 +72,12 @@ def euler(case: ConeCase, x: Tensor) -> None:
 @cone_law("derivative")
 def derivative(case: ConeCase) -> None:
     """It is the limit of differences, wherever differences have one."""
-    compared = 0
-    _require_rows(case)
+    compared = _counts(case)
 
     def law(x: Tensor) -> None:
-        nonlocal compared
         for name, project in case.sides:
             measured, smooth = differences(project, x, torch.eye(case.cone.dim, dtype=x.dtype))
-            compared += int(smooth.sum())
+            compared[name] += int(smooth.sum())
             _compare(jacobian(project, x), measured, smooth, AGREE, f"the derivative of {name}")
 
     case.explore("derivative", law)
@@ -89,21 +87,19 @@ def derivative(case: ConeCase) -> None:
 @cone_law("second-derivative")
 def second_derivative(case: ConeCase) -> None:
     """Derivatives of the derivative are right, or refused by raising RuntimeError or NotImplementedError."""
-    compared, answers = 0, 0
+    compared, answers = _counts(case), 0
     refusals: list[str] = []
     u, v, w = directions(case.cone.dim)
-    _require_rows(case)
 
     def law(x: Tensor) -> None:
-        nonlocal compared, answers
+        nonlocal answers
         x = x / norm(x)[:, None]  # second derivatives of homogeneous functions grow towards the apex
         for name, project in case.sides:
-            slope = _slope(project, v, w)
-            measured, smooth = differences(slope, x, u[None])
-            compared += int(smooth.sum())
+            measured, smooth = differences(_slope(project, v, w), x, u[None])
+            compared[name] += int(smooth.sum())
             for way, differentiate in _WAYS.items():
                 try:
-                    got = differentiate(slope, x, u.expand_as(x).contiguous())
+                    got = differentiate(project, x, u, v, w)
                 except RuntimeError as error:
                     refusals.append(f"{way}: {str(error) or type(error).__name__}")
                     continue
@@ -126,26 +122,29 @@ def _slope(project: Projection, v: Tensor, w: Tensor) -> Projection:
     return slope
 
 
-def _reverse(slope: Projection, x: Tensor, u: Tensor) -> Tensor:
+def _reverse(project: Projection, x: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    slope = _slope(project, v, w)
     return (torch.func.grad(lambda z: slope(z).sum())(x) * u).sum(1)
 
 
-def _forward(slope: Projection, x: Tensor, u: Tensor) -> Tensor:
-    return torch.func.jvp(slope, (x,), (u,))[1][:, 0]
+def _forward(project: Projection, x: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    return torch.func.jvp(_slope(project, v, w), (x,), (u.expand_as(x).contiguous(),))[1][:, 0]
 
 
-def _graph(slope: Projection, x: Tensor, u: Tensor) -> Tensor:
-    """By backward through a graph of torch.autograd, as `create_graph=True` makes it."""
+def _graph(project: Projection, x: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    """A missing path from the derivative back to x counts as zero, as it does in a larger graph."""
     with torch.enable_grad():
-        z = x.clone().requires_grad_()
-        return (torch.autograd.grad(slope(z).sum(), z)[0] * u).sum(1)
+        z, cotangent = x.clone().requires_grad_(), w.expand_as(x).clone().requires_grad_()
+        (pulled,) = torch.autograd.grad(project(z), z, cotangent, create_graph=True)
+        return (torch.autograd.grad((pulled * v).sum(), z, materialize_grads=True)[0] * u).sum(1)
 
 
-_WAYS: dict[str, Callable[[Projection, Tensor, Tensor], Tensor]] = {
+_WAYS: dict[str, Callable[[Projection, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "torch.func, reverse": _reverse,
     "torch.func, forward over reverse": _forward,
-    "torch.autograd": _graph,
+    "torch.autograd, create_graph": _graph,
 }
+"""(project, x, u, v, w) -> (B,) the derivative of <w, DP(x) v> along u."""
 
 
 def _compare(got: Tensor, measured: Tensor, smooth: Tensor, tolerance: float, what: str) -> None:
@@ -162,17 +161,20 @@ def _compare(got: Tensor, measured: Tensor, smooth: Tensor, tolerance: float, wh
         raise Violation(f"{what} is {wrong:.6g} where differences give {right:.6g}{guess}")
 
 
-def _require_rows(case: ConeCase) -> None:
+def _counts(case: ConeCase) -> dict[str, int]:
+    """How many derivatives were compared, of each projection."""
     if not case.cone.dim:
         raise NotApplicable("vectors of length 0 have no derivative")
+    return {name: 0 for name, _ in case.sides}
 
 
-def _require_some(compared: int) -> None:
-    if not compared:
-        raise Violation(
-            "differences have a limit at none of the points, where a projection is smooth almost everywhere: "
-            "float32 on the way, or an iteration that stops early?"
-        )
+def _require_some(compared: dict[str, int]) -> None:
+    for name, count in compared.items():
+        if not count:
+            raise Violation(
+                f"differences of {name} have a limit at none of the points, where a projection is smooth almost "
+                "everywhere: float32 on the way, or an iteration that stops early?"
+            )
 
 
 def _largest(matrices: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -54,7 +55,26 @@ class ConeCase:
         explore(name, law, self.cone, points=points, rows=rows, examples=examples, seed=self.seed)
 
 
-cone_law: Laws[ConeCase] = Laws()
+class ConeLaws(Laws[ConeCase]):
+    """The laws of cones."""
+
+    def only(self, names: Collection[str]) -> ConeLaws:
+        """Those of these names.
+
+        Raises:
+            ValueError: there is no law of a name.
+        """
+        for name in names:
+            if name not in self._laws:
+                close = difflib.get_close_matches(name, self._laws, n=1)
+                hint = f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(self._laws)}"
+                raise ValueError(f"checks: none is named {name!r}{hint}")
+        chosen = ConeLaws()
+        chosen._laws = {name: law for name, law in self._laws.items() if name in names}
+        return chosen
+
+
+cone_law = ConeLaws()
 """The laws of cones, in the order in which they are tested."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ def check_cone(
     inequality: Callable[[Tensor], Tensor] | None = None,
     examples: int = 30,
     seed: int | None = 0,
+    checks: Collection[str] | None = None,
     expected_failures: Mapping[str, str] | None = None,
     raise_on_failure: bool = True,
 ) -> Report:
@@ -35,13 +36,14 @@ def check_cone(
             second-order cone `lambda z: z[:, 1:].norm(dim=1) - z[:, 0]`.
         examples: batches of points that each law is tested on, at least 10; laws that take long get fewer.
         seed: of the points. None chooses other points every time.
+        checks: names of those to run; by default all of CONE_CHECKS.
         expected_failures: check name -> reason. Strict: an expected failure that passes is a failure.
         raise_on_failure: raise CheckFailed unless all checks pass; else always return the report.
 
     Raises:
         CheckFailed: some checks failed; the message names them, the counterexamples and the probable mistakes.
         TypeError: `cone` is no Cone.
-        ValueError: `examples` is less than 10, or `expected_failures` has an unknown name.
+        ValueError: `examples` is less than 10, or `checks` or `expected_failures` has an unknown name.
         ModuleNotFoundError: hypothesis is not installed.
     """
     if not isinstance(cone, Cone):
@@ -50,7 +52,8 @@ def check_cone(
         raise ValueError(f"examples: expected at least {FEWEST}, got {examples}")
     import maps.cones.checks.strategies  # noqa: F401 - the missing hypothesis is reported here, not by every law
 
-    report = cone_law.test(repr(cone), lambda: ConeCase(cone, inequality, examples, seed), expected_failures)
+    laws = cone_law if checks is None else cone_law.only(checks)
+    report = laws.test(repr(cone), lambda: ConeCase(cone, inequality, examples, seed), expected_failures)
     if raise_on_failure:
         report.raise_if_failed()
     return report

@@ -22,7 +22,11 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     pull = torch.func.vjp(function, x)[1]
     basis = torch.eye(x.shape[1], dtype=x.dtype)
-    return torch.stack([pull(e.expand_as(x).contiguous())[0] for e in basis], 1) if len(basis) else x[:, None]
+    return (
+        torch.stack([pull(e.expand_as(x).contiguous())[0] for e in basis], 1)
+        if len(basis)
+        else x.new_zeros(len(x), 0, 0)
+    )
 
 
 def directions(dim: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Choice
+from fixedpoint.evaluation import Peer
 from fixedpoint.settings import Setting
 from maps.scs.families.conic import PAPER, ConicFamily
 from maps.scs.map import SCS
+from maps.scs.peer import ScsWheel
 from maps.scs.program import ConeProgram
 
 STEPS = 50
@@ -31,74 +33,6 @@ DAMPING = 0.05
 """Share of the velocity lost in a second."""
 MU = RHO = 2
 """Weight of the measurement errors, and the length from which on they count linearly."""
-
-
-class RobustKalman(ConicFamily):
-    """Tracks of a vehicle that starts at rest, with forces and measurement errors ~ N(0, 1) and a fifth of outliers.
-
-    The setting "paper" is the neural-acceleration paper's: conic form in the metric of SCS 2.
-
-    Args:
-        form: "quadratic" (the squares in P; n = 604, m = 600) or "conic" (in second-order cones; n = 655, m = 852, the
-            paper's).
-        noise: standard deviation of forces and measurement errors.
-        outliers: probability that a measurement is an outlier, 0 to 1.
-        size: standard deviation of an outlier's error.
-        **settings: arguments of `SCS`.
-
-    Raises:
-        ValueError: an unknown form, a negative noise or size, a probability out of range.
-    """
-
-    needs = ("cvxpy", "scs")
-    tunable: ClassVar[Mapping[str, Setting]] = {
-        "form": Choice(("quadratic", "conic")),
-        **SCS.tunable,
-        "normalize": Choice(("shared", False)),  # what lets a batch share one factor
-    }
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
-    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "outliers x2": {"size": 40.0},
-        "outliers x4": {"size": 80.0},
-        "noise x2": {"noise": 2.0},
-    }
-
-    def __init__(
-        self,
-        form: str = "quadratic",
-        noise: float = 1.0,
-        outliers: float = 0.2,
-        size: float = 20.0,
-        **settings: Any,
-    ) -> None:
-        if form not in ("quadratic", "conic"):
-            raise ValueError(f'form: expected "quadratic" or "conic", got {form!r}')
-        if not noise >= 0 or not size >= 0:
-            raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")
-        if not 0 <= outliers <= 1:
-            raise ValueError(f"outliers: expected a probability, got {outliers!r}")
-        self.form, self.noise, self.outliers, self.size = form, noise, outliers, size
-        self.map = SCS.of(template(form).program, **{"linear_solver": "sparse", **settings})
-
-    def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
-        """A batch of programs, float64; b varies, A, c and P are shared."""
-        return template(self.form).at(self.measurements(batch, generator=generator).mT.flatten(1))
-
-    def measurements(self, batch: int, *, generator: torch.Generator) -> Tensor:
-        """(batch, 2, T) float64 measured positions y."""
-        force, error = (torch.stack(part) for part in zip(*(self._draw(generator) for _ in range(batch)), strict=True))
-        F, G, H = (torch.from_numpy(matrix) for matrix in dynamics())
-        x, positions = force.new_zeros(batch, 4), []
-        for t in range(STEPS):
-            positions.append(x @ H.mT)
-            x = x @ F.mT + force[:, :, t] @ G.mT
-        return torch.stack(positions, 2) + error
-
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(w (2, T), v (2, T)) of one instance."""
-        w, v, gross = (torch.randn(2, STEPS, generator=generator, dtype=torch.float64) for _ in range(3))
-        outlier = torch.rand(STEPS, generator=generator, dtype=torch.float64) < self.outliers
-        return self.noise * w, torch.where(outlier, self.size * gross, self.noise * v)
 
 
 class Parametric(NamedTuple):
@@ -140,6 +74,91 @@ class Parametric(NamedTuple):
         """The batch of programs at parameters (B, k); A, c and P are shared."""
         base = self.program
         return ConeProgram(base.A, base.b + values @ self.slopes, base.c, base.P, base.cones)
+
+
+class ParametricFamily(ConicFamily):
+    """A family whose instances differ in b alone: scaled by A and P alone, a batch shares one sparse factorization.
+
+    Args:
+        form: of the program.
+        program: one like those that `sample` makes.
+        settings: arguments of `SCS`.
+    """
+
+    tunable: ClassVar[Mapping[str, Setting]] = {**SCS.tunable, "normalize": Choice(("shared", False))}
+
+    def __init__(self, form: str, program: ConeProgram, settings: Mapping[str, Any]) -> None:
+        self.form = form
+        self.map = SCS.of(program, **{"linear_solver": "sparse", **settings})
+
+    def matched_peers(self) -> list[Peer]:
+        """The scs package with our settings; it scales the data in its own way where we do."""
+        normalize = {"normalize": self.map.normalize is not False}
+        return [ScsWheel(peer.name, {**peer.settings, **normalize}) for peer in super().matched_peers()]
+
+
+class RobustKalman(ParametricFamily):
+    """Tracks of a vehicle that starts at rest, with forces and measurement errors ~ N(0, 1) and a fifth of outliers.
+
+    The setting "paper" is the neural-acceleration paper's: conic form in the metric of SCS 2.
+
+    Args:
+        form: "quadratic" (the squares in P; n = 604, m = 600) or "conic" (in second-order cones; n = 655, m = 852, the
+            paper's).
+        noise: standard deviation of forces and measurement errors.
+        outliers: probability that a measurement is an outlier, 0 to 1.
+        size: standard deviation of an outlier's error.
+        **settings: arguments of `SCS`.
+
+    Raises:
+        ValueError: an unknown form, a negative noise or size, a probability out of range.
+    """
+
+    needs = ("cvxpy", "scs")
+    tunable: ClassVar[Mapping[str, Setting]] = {"form": Choice(("quadratic", "conic")), **ParametricFamily.tunable}
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
+    shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "outliers x2": {"size": 40.0},
+        "outliers x4": {"size": 80.0},
+        "noise x2": {"noise": 2.0},
+    }
+
+    def __init__(
+        self,
+        form: str = "quadratic",
+        noise: float = 1.0,
+        outliers: float = 0.2,
+        size: float = 20.0,
+        **settings: Any,
+    ) -> None:
+        if form not in ("quadratic", "conic"):
+            raise ValueError(f'form: expected "quadratic" or "conic", got {form!r}')
+        if not noise >= 0 or not size >= 0:
+            raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")
+        if not 0 <= outliers <= 1:
+            raise ValueError(f"outliers: expected a probability, got {outliers!r}")
+        self.noise, self.outliers, self.size = noise, outliers, size
+        super().__init__(form, template(form).program, settings)
+
+    def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
+        """A batch of programs, float64; b varies, A, c and P are shared."""
+        return template(self.form).at(self.measurements(batch, generator=generator).mT.flatten(1))
+
+    def measurements(self, batch: int, *, generator: torch.Generator) -> Tensor:
+        """(batch, 2, T) float64 measured positions y."""
+        force, error = (torch.stack(part) for part in zip(*(self._draw(generator) for _ in range(batch)), strict=True))
+        F, G, H = (torch.from_numpy(matrix) for matrix in dynamics())
+        x, positions = force.new_zeros(batch, 4), []
+        for t in range(STEPS):
+            positions.append(x @ H.mT)
+            x = x @ F.mT + force[:, :, t] @ G.mT
+        return torch.stack(positions, 2) + error
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(w (2, T), v (2, T)) of one instance."""
+        w, v, gross = (torch.randn(2, STEPS, generator=generator, dtype=torch.float64) for _ in range(3))
+        outlier = torch.rand(STEPS, generator=generator, dtype=torch.float64) < self.outliers
+        return self.noise * w, torch.where(outlier, self.size * gross, self.noise * v)
 
 
 def dynamics() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

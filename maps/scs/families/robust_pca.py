@@ -13,12 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint import Choice
 from fixedpoint.evaluation import Peer, PeerPoint
 from fixedpoint.settings import Setting
-from maps.scs.families.conic import PAPER, ConicFamily
-from maps.scs.families.robust_kalman import Parametric
-from maps.scs.map import SCS
+from maps.scs.families.conic import PAPER
+from maps.scs.families.robust_kalman import Parametric, ParametricFamily
 from maps.scs.peer import ScsWheel
 from maps.scs.program import ConeProgram
 
@@ -26,7 +24,7 @@ ROWS, COLUMNS = 30, 3
 ENTRIES = ROWS * COLUMNS
 
 
-class RobustPCA(ConicFamily):
+class RobustPCA(ParametricFamily):
     """M = L* + S*: L* a product of two factors ~ N(0, 1), S* zero but for a tenth of the entries ~ 10 N(0, 1).
 
     The radius mu is ||S*||_1. CVXPY writes the nuclear norm as a semidefinite program of order 33, the same with a
@@ -45,10 +43,9 @@ class RobustPCA(ConicFamily):
     """
 
     needs = ("cvxpy", "scs")
+    # not the form: the conic one takes as many evaluations, each several times as long; "nuclear" has no zero cone
     tunable: ClassVar[Mapping[str, Setting]] = {
-        "form": Choice(("nuclear", "conic")),
-        **SCS.tunable,
-        "normalize": Choice(("shared", False)),  # what lets a batch share one factor
+        name: setting for name, setting in ParametricFamily.tunable.items() if name != "zero_cone_factor"
     }
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -67,8 +64,8 @@ class RobustPCA(ConicFamily):
                 raise ValueError(f"{name}: expected a whole number from 1 to {most}, got {value!r}")
         if not size > 0:
             raise ValueError(f"size: expected a number > 0, got {size!r}")
-        self.form, self.rank, self.outliers, self.size = form, rank, outliers, size
-        self.map = SCS.of(template(form).program, **{"linear_solver": "sparse", **settings})
+        self.rank, self.outliers, self.size = rank, outliers, size
+        super().__init__(form, template(form).program, settings)
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
         """A batch of programs, float64; b varies, A and c are shared."""

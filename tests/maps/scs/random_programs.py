@@ -87,9 +87,9 @@ def draw(seed: int) -> Case:
     return Case(data | ({"P": sparse.csc_matrix(P)} if G.any() else {}), cones, kind)
 
 
-def blocks(start: int, stop: int) -> list[Any]:
+def in_blocks(start: int, stop: int) -> list[Any]:
     """These seeds as pytest parameters: a few for every run, and blocks that are slow."""
-    edges = [start, *range(start + 12, stop, 48), stop]
+    edges = [start, *range(start + 8, stop, 48), stop]
     parts = list(map(range, edges, edges[1:]))
     return parts[:1] + [pytest.param(part, marks=pytest.mark.slow) for part in parts[1:]]
 

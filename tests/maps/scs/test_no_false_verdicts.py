@@ -12,7 +12,7 @@ import pytest
 
 from fixedpoint import Status
 from maps.scs import ConicSolution, solve
-from tests.maps.scs.random_programs import Case, blocks, clarabel, draw
+from tests.maps.scs.random_programs import Case, clarabel, draw, in_blocks
 
 BASE = int(os.environ.get("FIXEDPOINT_SEED", "1000"))
 VERDICTS = {Status.PRIMAL_INFEASIBLE: "infeasible", Status.DUAL_INFEASIBLE: "unbounded", Status.CONVERGED: "solved"}
@@ -58,16 +58,20 @@ def require_certificate(case: Case, found: ConicSolution) -> None:
         require_cones(case, s=found.s)
 
 
-@pytest.mark.parametrize("seeds", blocks(BASE, BASE + 300), ids=str)
+@pytest.mark.parametrize("seeds", in_blocks(BASE, BASE + 300), ids=str)
 def test_every_verdict_is_true(seeds: range) -> None:
+    undecided = []
     for seed in seeds:
         case = draw(seed)
         found = solve(case.program(), adaptive_scale=True, eps_abs=EPS, eps_rel=EPS, max_evaluations=3000)
-        verdict = VERDICTS.get(found.statuses[0], "unsure")
-        expected = clarabel(case).status
-        assert verdict in {"solvable": ("solved", "unsure")}.get(case.kind, (case.kind, "unsure")), seed
-        assert expected in ("unsure", verdict), (seed, verdict)
+        verdict, theirs = VERDICTS.get(found.statuses[0], "unsure"), clarabel(case).status
+        if verdict == "unsure":
+            undecided += [seed] if theirs != "unsure" else []
+            continue
+        assert verdict == {"solvable": "solved"}.get(case.kind, case.kind), seed
+        assert theirs in ("unsure", verdict), seed
         if verdict == "solved":
             require_solution(case, found)
-        elif verdict != "unsure":
+        else:
             require_certificate(case, found)
+    assert len(undecided) <= 0.03 * len(seeds), f"Clarabel knows, we do not: {undecided}"
