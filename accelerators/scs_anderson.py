@@ -71,7 +71,7 @@ class ScsAnderson(Accelerator):
         kind: Literal[1, 2] = 1,
         regularization: float = 1e-8,
         relaxation: float = 1.0,
-        safeguard: float = 1e6,
+        safeguard: float = 1.0,
         max_weight: float = 1e10,
     ) -> None:
         for name, count in (("memory", memory), ("interval", interval)):

@@ -28,7 +28,7 @@ def solve(
     max_evaluations: int = 10_000,
     check_interval: int = 1,
     normalize: bool | str = True,
-    adaptive_scale: bool = False,
+    adaptive_scale: bool = True,
     alpha: float = 1.5,
     scale: float = 0.1,
     rho_x: float = 1e-6,
@@ -52,7 +52,7 @@ def solve(
         max_evaluations: most evaluations per instance.
         check_interval: evaluations from one check to the next; the scs package checks every 25.
         normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, linear_solver: see `SCS`. Where a
-            batch shares A and P, normalize="shared" (or False) without adaptive_scale factors them once.
+            batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors them once.
         warm_start: (x, y, s) to start from, of the shapes of the solution's, or an earlier solution. Instances whose
             numbers are not all finite start cold; `ConicSolution.warm_started` says which did not.
         callback: called with a `fixedpoint.Progress` after every check; a true return value stops the solve.
@@ -63,7 +63,7 @@ def solve(
         ValueError, TypeError: bad data or options; the message names the argument.
 
     To follow the scs package (`adaptive_diag_scale=0`) iteration by iteration: accelerator "scs-anderson",
-    adaptive_scale=True, check_interval=25; our k evaluations are its k + 1 iterations, of which it reports k.
+    check_interval=25; our k evaluations are its k + 1 iterations, of which it reports k.
     """
     if not isinstance(program, ConeProgram):
         raise TypeError(f"program: expected a ConeProgram, got {type(program).__name__}")

@@ -106,6 +106,25 @@ def test_a_projection_that_is_nowhere_smooth_fails() -> None:
     assert "differences of project have a limit at none of the points" in report.failures[0].message
 
 
+def test_a_gap_as_small_as_single_precision_is_recognised() -> None:
+    cone = Halfspace(torch.tensor([0.6, -0.8]).tolist())
+    assert cone.a.norm() != 1
+    with pytest.raises(CheckFailed, match=r"idempotent: .*\(so little: a constant made in float32\?"):
+        check_cone(cone, examples=10, checks=["idempotent"])
+
+
+def test_chance_is_recognised() -> None:
+    class Dice(Nonnegative):
+        calls = 0
+
+        def project(self, z: Tensor) -> Tensor:
+            self.calls += 1
+            return z.relu() * (1 + 1e-3 * (self.calls % 7 == 0))
+
+    report = check_cone(Dice(2), examples=FEW, checks=["idempotent"], raise_on_failure=False)
+    assert "the same points fail or not by chance: random numbers, or state kept in the cone?" in str(report)
+
+
 def test_a_cone_that_raises_fails_every_check_but_not_the_checker() -> None:
     class Unfinished(Nonnegative):
         def project(self, z: Tensor) -> Tensor:
@@ -270,6 +289,11 @@ def test_a_kink_within_reach_counts_as_one(offset: float) -> None:
     x = torch.tensor([[1.0, offset]], dtype=torch.float64)
     assert differences(torch.relu, x, torch.eye(2, dtype=torch.float64))[1].tolist() == [[True, False]]
     assert differences(torch.abs, -x, torch.eye(2, dtype=torch.float64))[1].tolist() == [[True, False]]
+
+
+def test_two_kinks_that_balance_count_too() -> None:
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    assert differences(lambda z: z.clamp(-7e-5, 7e-5), x, torch.ones(1, 1).to(x))[1].tolist() == [[False]]
 
 
 def test_differences_are_right() -> None:
