@@ -35,7 +35,7 @@ class DecomposedCone(Cone):
 
     @abstractmethod
     def derivative(self, parts: Parts, v: Tensor) -> Tensor:
-        """Parts and (B, k) directions -> (B, k): the derivative of the projection times v; linear in v, self-adjoint."""
+        """Parts, (B, k) directions v -> (B, k): the projection's derivative times v; linear in v and self-adjoint."""
 
     def project(self, z: Tensor) -> Tensor:
         """The nearest point of the cone."""

@@ -18,9 +18,9 @@ FLAT = 40.0
 class Exponential(Cone):
     """cl {(x, y, z) : y > 0, y e^(x/y) <= z}, which adds the face x <= 0, y = 0, z >= 0.
 
-    A point outside of the cone and of its polar is alpha (rho, 1, e^rho) + beta (1, 1 - rho, -e^-rho), its projections
-    onto the two, at the root rho of one increasing function (Friberg, Projection onto the exponential cone: a univariate
-    root-finding problem, 2023).
+    A point outside of the cone and of its polar is alpha (rho, 1, e^rho) + beta (1, 1 - rho, -e^-rho): its projections
+    onto the two, rho being the root of an increasing function (Friberg, Projection onto the exponential cone: a
+    univariate root-finding problem, 2023).
     """
 
     def __init__(self) -> None:

@@ -41,21 +41,18 @@ class NuclearNorm(DecomposedCone):
         return torch.cat([t + theta, ((u * (sigma - theta).relu()[:, None]) @ vt).flatten(1)], 1)
 
     def derivative(self, parts: Parts, v: Tensor) -> Tensor:
-        """Divided differences of the shrinkage on the symmetric, the skew and the outer parts of U'VW."""
+        """Divided differences on the even and odd parts of U'VW, the parts outside of it, and the change of theta."""
         _, u, sigma, vt, theta = parts
-        shrunk, x = (sigma - theta).relu(), v[:, 1:].unflatten(1, (self.columns, self.rows))
-        right, left = u.mT @ x, x @ vt.mT
-        core = right @ vt.mT
-        sums = sigma[:, :, None] + sigma[:, None, :]
-        skew = (shrunk[:, :, None] + shrunk[:, None, :]) / torch.where(sums > 0, sums, 1.0)
-        even, odd = (core + core.mT) / 2, (core - core.mT) / 2
+        new, x = (sigma - theta).relu(), v[:, 1:].unflatten(1, (self.columns, self.rows))
+        ahead, behind = u.mT @ x, x @ vt.mT
+        core = ahead @ vt.mT
         active = (sigma > theta).to(v)
-        of_theta = ((active * core.diagonal(dim1=1, dim2=2)).sum(1, keepdim=True) - v[:, :1]) / (
-            1 + active.sum(1, True)
-        )
-        inner = clipped_differences(sigma - theta) * even + skew * odd - torch.diag_embed(active * of_theta)
-        outer = shrunk / torch.where(sigma > 0, sigma, 1.0)
-        moved = (
-            u @ inner @ vt + u @ (outer[:, :, None] * (right - core @ vt)) + ((left - u @ core) * outer[:, None]) @ vt
-        )
+        trace = (active * core.diagonal(dim1=1, dim2=2)).sum(1, keepdim=True)
+        of_theta = (trace - v[:, :1]) / (1 + active.sum(1, keepdim=True))
+        sums = sigma[:, :, None] + sigma[:, None, :]
+        odd = (new[:, :, None] + new[:, None, :]) / torch.where(sums > 0, sums, 1.0)
+        even, ratio = clipped_differences(sigma - theta), new / torch.where(sigma > 0, sigma, 1.0)
+        inner = ((even + odd) * core + (even - odd) * core.mT) / 2 - torch.diag_embed(active * of_theta)
+        inner = inner - (ratio[:, :, None] + ratio[:, None, :]) * core  # which the two sides below have in full
+        moved = u @ (inner @ vt + ratio[:, :, None] * ahead) + (behind * ratio[:, None]) @ vt
         return torch.where(theta > 0, torch.cat([v[:, :1] + of_theta, moved.flatten(1)], 1), v)

@@ -25,12 +25,15 @@ class Powers(Cone):
     def project(self, z: Tensor) -> Tensor:
         """The nearest points of the cones."""
         size, unit = unit_scale(z)
-        repeats = len(z) // len(self.exponents)
-        a = torch.tensor(self.exponents, dtype=torch.float64, device=z.device).repeat(repeats)
-        dual, a = (a < 0)[:, None], a.abs()
+        exponents = torch.tensor(self.exponents, dtype=torch.float64, device=z.device).repeat(
+            len(z) // len(self.exponents)
+        )
+        dual, a = (exponents < 0)[:, None], exponents.abs()
         signed = torch.where(dual, -unit, unit)
-        p = _curved(signed, torch.where((a == 0) | (a == 1), 0.5, a))
-        p = torch.where(((a == 0) | (a == 1))[:, None], _degenerate(signed, a), p)
+        flat = (a == 0) | (a == 1)
+        p = _curved(signed, torch.where(flat, 0.5, a))
+        if any(abs(exponent) in (0, 1) for exponent in self.exponents):
+            p = torch.where(flat[:, None], _degenerate(signed, a), p)
         return size * torch.where(dual, unit + p, p).to(z.dtype)
 
 
@@ -40,8 +43,8 @@ class Power(Powers):
     Exponents 0 and 1 give {y >= |z|, x >= 0} and {x >= |z|, y >= 0}. The dual is
     {(u, v, w) : (u/a)^a (v/(1-a))^(1-a) >= |w|, u, v >= 0}.
 
-    The nearest point has x replaced by (x + sqrt(x^2 + 4 a r (h - r))) / 2, y likewise with 1 - a, and |z| = h by the root
-    r of x^a y^(1-a) = r (Hien, Differential properties of Euclidean projection onto power cone, 2015). Here
+    The nearest point has x replaced by (x + sqrt(x^2 + 4 a r (h - r))) / 2, y likewise with 1 - a, and |z| = h by the
+    root r of x^a y^(1-a) = r (Hien, Differential properties of Euclidean projection onto power cone, 2015). Here
     r = h / (1 + e^-2u): the logarithm of that equation is increasing in u, with a slope of at most 2.
 
     Args:
@@ -58,7 +61,7 @@ class Power(Powers):
     @classmethod
     def examples(cls) -> list[Cone]:
         """Symmetric and not, degenerate, a dual."""
-        return [cls(exponent) for exponent in (0.5, 0.2, 0.9, 1.0, -0.3)]
+        return [cls(exponent) for exponent in (0.5, 0.2, 1.0, -0.9)]
 
 
 def checked_exponent(name: str, value: float) -> float:
@@ -100,7 +103,7 @@ def _level(x: Tensor, y: Tensor, z: Tensor, a: Tensor) -> Tensor:
 
 
 def _equation(u: Tensor, x: Tensor, y: Tensor, height: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """log r - log(x^a y^(1-a)) of the nearest point, and its slope, in the form that is quickest."""
+    """The logarithm of r / (x^a y^(1-a)), and its slope, in the form that is quickest."""
     b, stretch = 1 - a, torch.cosh(u) / height
     of_x, of_y = torch.asinh(x * stretch / torch.sqrt(a)), torch.asinh(y * stretch / torch.sqrt(b))
     value = u - (torch.xlogy(a, a) + torch.xlogy(b, b)) / 2 - a * of_x - b * of_y
@@ -125,8 +128,7 @@ def _boundary(x: Tensor, y: Tensor, height: Tensor, a: Tensor) -> tuple[Tensor, 
         return torch.sqrt(a) * spread, torch.sqrt(b) * spread
 
     def equation(u: Tensor) -> Tensor:
-        """The same up to a constant, as the boundary equation of what has the larger share of z, the nearest point or
-        the rest: derivatives keep all digits then."""
+        """The same up to a constant, from whichever has more of z, the nearest point or the rest: with all digits."""
         of_x, of_y = widths(u)
         product = a * torch.log(_larger(side * x, of_x)) + b * torch.log(_larger(side * y, of_y))
         return side * (torch.log(height) + logsigmoid(2 * side * u) - product)

@@ -70,25 +70,20 @@ class ProductCone(Cone):
         row = 0
         for kind, equal in groupby(blocks(self.spec), lambda block: block.kind):
             first, *rest = equal
-            run = Run(first.cone, row, first.count + sum(block.count for block in rest))
+            run = Run(first.cone, row, first.number + sum(block.number for block in rest))
             self.runs.append(run)
             found.setdefault(kind, []).append(run)
             row = run.stop
         super().__init__(row)
+        self.hint = "s lists orders k, and such a block has k (k + 1) / 2 rows" if "s" in self.spec else ""
         self.groups = [_group(runs) for runs in found.values()]
         """Equal blocks together."""
         self._order = None if len(found) == len(self.runs) else _order(found.values())
 
     @classmethod
     def examples(cls) -> list[Cone]:
-        """Every kind of block, and equal blocks that are apart."""
-        mixed = {"z": 1, "l": 2, "bu": [1.0], "bl": [-1.0], "q": [3, 2, 3], "s": [2, 1, 2], "ep": 1, "ed": 1}
-        return [cls(mixed | {"p": [0.5, -0.3]}), cls({"q": [2, 3, 2]}), cls({"l": 3})]
-
-    @property
-    def hint(self) -> str:
-        """What is easily got wrong about the number of rows."""
-        return "s lists orders k, and such a block has k (k + 1) / 2 rows" if "s" in self.spec else ""
+        """Blocks of several kinds, equal blocks apart from each other, and none of either."""
+        return [cls({"z": 1, "l": 1, "bu": [1.0], "bl": [-1.0]}), cls({"q": [2, 3, 2]}), cls({"s": [1, 2, 1], "ed": 1})]
 
     @property
     def equalities(self) -> int:
@@ -111,7 +106,7 @@ class ProductCone(Cone):
         return None if self.box is None else self.box.bounds
 
     def rescaled(self, d: Tensor) -> Tensor | None:
-        """(B, m) positive row scalings -> (B, 2, k) the bounds of the scaled box cone, for `project`; None without one."""
+        """(B, m) positive row scalings -> (B, 2, k) bounds of the scaled box cone, for `project`; None without one."""
         return next(
             (run.cone.rescaled(d[:, run.start : run.stop]) for run in self.runs if isinstance(run.cone, Box)), None
         )
@@ -130,7 +125,7 @@ class ProductCone(Cone):
             each = group.of(z).flatten(0, 1)
             project = getattr(group.cone, method)
             p = project(each, bounds) if isinstance(group.cone, Box) else project(each)
-            parts.append(p.reshape(len(z), -1))
+            parts.append(p.unflatten(0, (len(z), group.blocks)).flatten(1))
         return self._joined(parts, z)
 
     def share_within_blocks(self, d: Tensor, reduction: str, *, box: bool = False) -> Tensor:

@@ -14,9 +14,9 @@ class PSD(DecomposedCone):
 
     svec as in SCS: the lower triangle column by column, off-diagonal entries times sqrt(2), which makes the inner
     product of two svecs that of the matrices. The projection clips eigenvalues at 0 (Higham, Computing a nearest
-    symmetric positive semidefinite matrix, 1988). Its derivative takes QVQ' entry by entry times the divided differences
-    (max(a, 0) - max(b, 0)) / (a - b) of the eigenvalues (Malick & Sendov, Clarke generalized Jacobian of the projection
-    onto the cone of positive semidefinite matrices, 2006), which are 0 here where both are 0.
+    symmetric positive semidefinite matrix, 1988). Its derivative, in the eigenbasis, multiplies entry (i, j) by the
+    divided difference of max(., 0) at the eigenvalues i and j (Malick & Sendov, Clarke generalized Jacobian of the
+    projection onto the cone of positive semidefinite matrices, 2006), taken to be 0 where both are 0.
 
     Args:
         order: rows of the matrix, >= 0; `dim` is order (order + 1) / 2.

@@ -26,9 +26,9 @@ def root_operation(
 ) -> Callable[..., Tensor]:
     """An operation that finds the root of an increasing function, element by element; not differentiable.
 
-    Newton's method, and bisection where that leaves the bracket. After every round of steps, elements that have converged
-    stop, whatever the others do. To torch.compile and torch.func it is one opaque operation, so that it may look at its own progress; to
-    gradients the root is a constant: see `implicit_root`.
+    Newton's method, and bisection where that leaves the bracket. After every round of steps, elements that have
+    converged stop, whatever the others do. To torch.compile and torch.func it is one opaque operation, so that it may
+    look at its own progress; to gradients the root is a constant: see `implicit_root`.
 
     Args:
         name: of the operation among torch's.
@@ -57,8 +57,8 @@ def root_operation(
                 root = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
             size, value = torch.finfo(root.dtype).eps * (1 + root.abs()), value.abs()
             root = torch.where(done, start, root)
-            # the second: nothing but round-off still moves it
-            done = done | ((root - before).abs() <= size) | ((value <= 100 * size) & (value >= last / 2))
+            # the second: more than round-off still moves it; neither holds of NaN
+            done = done | ~(((root - before).abs() > size) & ((value > 100 * size) | (value < last / 2)))
             if bool(done.all()):
                 break
             last = value

@@ -25,7 +25,7 @@ class Blocks(NamedTuple):
     """Equal blocks one after the other."""
 
     cone: Cone
-    count: int
+    number: int
     kind: Hashable
     """Equal for blocks of equal cones."""
 
@@ -82,30 +82,26 @@ def _registered(name: str, place: int, arguments: list[Any]) -> Cone:
     return cone
 
 
-def _list(name: str, value: Any, expected: str, kind: type[numbers.Number]) -> list[Any]:
+def _list(name: str, value: Any, expected: str) -> list[Any]:
     """Numbers as a list; one number is a list of one."""
     values = value.tolist() if hasattr(value, "tolist") else value
     listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else [values]
-    if not all(isinstance(v, kind) and not isinstance(v, bool) for v in listed):
+    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in listed):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return listed
-
-
-def _whole(name: str, value: Any) -> int:
-    return whole(name, value)
 
 
 def _wholes(name: str, value: Any, unit: str) -> list[int]:
     """Whole numbers as a list."""
     expected = f"a list of {unit}, whole numbers >= 0"
-    listed = _list(name, value, expected, numbers.Real)
+    listed = _list(name, value, expected)
     if not all(v >= 0 and float(v).is_integer() for v in listed):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return [int(v) for v in listed]
 
 
 def _floats(name: str, value: Any) -> list[float]:
-    return [float(v) for v in _list(name, value, "a list of numbers", numbers.Real)]
+    return [float(v) for v in _list(name, value, "a list of numbers")]
 
 
 def _exponents(name: str, value: Any) -> list[float]:
@@ -120,14 +116,14 @@ def _arguments(name: str, value: Any) -> list[list[Any]]:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "z": _whole,
-    "l": _whole,
+    "z": whole,
+    "l": whole,
     "bu": _floats,
     "bl": _floats,
     "q": lambda name, value: _wholes(name, value, "lengths"),
     "s": lambda name, value: _wholes(name, value, "orders k (each takes k (k + 1) / 2 rows)"),
-    "ep": _whole,
-    "ed": _whole,
+    "ep": whole,
+    "ed": whole,
     "p": _exponents,
 }
 """SCS's keys, in row order."""

@@ -18,10 +18,10 @@ EXACT = 4500 * torch.finfo(torch.float64).eps
 """1e-12: working precision, a few operations later."""
 LOOSE = 4 * torch.finfo(torch.float64).eps ** 0.5
 """6e-8: what derivatives keep."""
-
-
 FEWEST = 10
 """Examples that a law needs to say anything; the first is always the apex."""
+_LITTLE = 1e-6
+"""An error as small as single precision makes."""
 
 
 class ConeCase:
@@ -100,7 +100,9 @@ def require(gap: Tensor, tolerance: float, message: str) -> None:
         Violation: one does.
     """
     if not bool((gap <= tolerance).all()):
-        raise Violation(message.format(f"{float(gap.nan_to_num(torch.inf).max()):.1e}"))
+        largest = float(gap.nan_to_num(torch.inf).max())
+        hint = " (so little: a constant made in float32? an iteration that stops early?)" if largest < _LITTLE else ""
+        raise Violation(message.format(f"{largest:.1e}") + hint)
 
 
 def norm(x: Tensor) -> Tensor:

@@ -21,12 +21,8 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     The function is evaluated once, so that all entries belong to one branch where rounding chooses among several.
     """
     pull = torch.func.vjp(function, x)[1]
-    basis = torch.eye(x.shape[1], dtype=x.dtype)
-    return (
-        torch.stack([pull(e.expand_as(x).contiguous())[0] for e in basis], 1)
-        if len(basis)
-        else x.new_zeros(len(x), 0, 0)
-    )
+    rows = [pull(e.expand_as(x).contiguous())[0] for e in torch.eye(x.shape[1], dtype=x.dtype)]
+    return torch.stack(rows, 1) if rows else x.new_zeros(len(x), 0, 0)
 
 
 def directions(dim: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -57,8 +57,7 @@ def nonexpansive(case: ConeCase, x: Tensor, y: Tensor) -> None:
     """Projections bring no two points farther apart, however close they are."""
     for name, project in case.sides:
         p = project(x)
-        for length in (1.0, 1e-3):
-            step = length * y if length == 1 else length * y * (norm(x) / norm(y))[:, None]
+        for step in (y, 1e-3 * y * (norm(x) / norm(y))[:, None]):
             longer = _length(project(x + step) - p) - _length(step)
             require(
                 longer / (norm(x) + norm(x + step)),

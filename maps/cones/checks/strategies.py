@@ -6,7 +6,7 @@ numbers cannot make runs differ from place to place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from operator import itemgetter
 
 import torch
@@ -61,8 +61,8 @@ def _decoded(cone: Cone, drawn: Iterable[bytes]) -> Tensor:
     wild = torch.stack([_normal(seed, cone.dim) for seed in seeds.tolist()])
     sparse = torch.where(wild > 0.5, small, 0.0)
     raw = torch.cat([small, wild, sparse])
-    inside, edge, _ = _projected(cone.project, raw).chunk(3)
-    across, polar, _ = _projected(cone.project_dual, raw).neg().chunk(3)
+    p = _projected(cone, raw)
+    (inside, edge, _), (across, polar, _) = p.chunk(3), (raw - p).chunk(3)
     sums = (edge + polar, inside + polar, edge + across)
     near = (_NEAR * wild + tied for tied in (small, sparse, inside, across, polar))
     mixed = wild * 10.0 ** (3 * small)
@@ -74,10 +74,10 @@ def _normal(seed: int, dim: int) -> Tensor:
     return torch.randn(dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _projected(project: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def _projected(cone: Cone, z: Tensor) -> Tensor:
     """The projection, or the points themselves where it is no use: the laws will say so."""
     try:
-        p = project(z.clone())
+        p = cone.project(z.clone())
         usable = p.shape == z.shape and p.dtype == z.dtype and bool(torch.isfinite(p).all())
     except Exception:
         return z
