@@ -39,8 +39,9 @@ def checked_spec(spec: ConeSpec) -> dict[str, Any]:
     if not isinstance(spec, Mapping):
         raise ValueError(f'cones: expected a mapping such as {{"z": 3, "l": 2, "q": [3]}}, got {spec!r}')
     others = sorted(str(key) for key in spec if key not in _CHECKS)
-    if unknown := [key for key in others if key not in (names := registry.cones.names())]:
-        known = [*_CHECKS, *names]
+    registered = registry.cones.names() if others else []
+    if unknown := [key for key in others if key not in registered]:
+        known = [*_CHECKS, *registered]
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"cones: unknown key {unknown[0]!r}, known are {', '.join(known)}{hint}")
@@ -60,7 +61,8 @@ def blocks(spec: dict[str, Any]) -> list[Blocks]:
     if "bu" in spec:
         found.append(Blocks(Box(spec["bl"], spec["bu"]), 1, "b"))
     for key, sized in _SIZED.items():
-        found += [Blocks(sized(size), 1, (key, size)) for size in spec.get(key, [])]
+        cones = {size: sized(size) for size in set(spec.get(key, []))}
+        found += [Blocks(cones[size], 1, (key, size)) for size in spec.get(key, [])]
     found += [Blocks(cone(), spec[key], key) for key, cone in _COUNTED.items() if key in spec]
     if "p" in spec:
         found.append(Blocks(Powers(spec["p"]), len(spec["p"]), "p"))

@@ -129,9 +129,10 @@ def test_scaling_is_shared_within_blocks() -> None:
     assert cone.share_within_blocks(d, "max", box=True).tolist() == [[1, 2, 9, 9, 5, 5, 6, 6, 6, 4, 4]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cone", ProductCone.examples(), ids=str)
 def test_the_laws_of_cones(cone: Cone) -> None:
-    cone.check(examples=10)
+    cone.check()
 
 
 @pytest.mark.parametrize(
