@@ -193,7 +193,7 @@ def run(
             iteration.advance(at, done)
             continue
         assessment = iteration.assess(at, aux)
-        status = _verdict(at, assessment, claimed, tolerance)
+        status = _verdict(at, assessment, claimed, tolerance, map.metric(iteration.context))
         claimed = assessment.status
         if last:
             status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
@@ -202,7 +202,8 @@ def run(
             output = map.output(at, aux, iteration.context)
             if result is None and invalid is not None:
                 status = torch.where(invalid, Status.INVALID, status)
-            now = Run(at.x, output, assessment.residual, status, torch.full_like(status, count))
+            x = map.original(at, aux, iteration.context)
+            now = Run(x, output, assessment.residual, status, torch.full_like(status, count))
             result = _record(result, now, rows, done)
         if callback is not None:
             residual = result.residual.detach().clone()
@@ -223,7 +224,9 @@ def run(
     return result
 
 
-def _verdict(at: Evaluation, assessment: Assessment, claimed: Tensor, tolerance: float) -> Tensor:
+def _verdict(
+    at: Evaluation, assessment: Assessment, claimed: Tensor, tolerance: float, metric: Tensor | None
+) -> Tensor:
     """(B,) status after a check; non-finite numbers outrank everything else.
 
     Args:
@@ -231,12 +234,14 @@ def _verdict(at: Evaluation, assessment: Assessment, claimed: Tensor, tolerance:
         assessment: the map's judgement of it.
         claimed: (B,) the map's verdicts at the check before: one that is not repeated does not stand.
         tolerance: of the residual.
+        metric: (B, n) of the map, or None: whether a point stands still is measured in it.
     """
     residual, status = assessment
+    weight = 1.0 if metric is None else metric.sqrt()
     finite = torch.isfinite(at.fx).all(dim=1) & ~torch.isnan(residual)
     eps = torch.finfo(at.x.dtype).eps
-    size = torch.linalg.vector_norm(at.x, dim=1)
-    still = torch.linalg.vector_norm(at.residual, dim=1) <= 2 * eps * size
+    size = torch.linalg.vector_norm(weight * at.x, dim=1)
+    still = torch.linalg.vector_norm(weight * at.residual, dim=1) <= 2 * eps * size
     still = still & torch.isfinite(size)  # the norm of finite numbers may overflow
     stalled = (status == Status.RUNNING) & still & (tolerance > 0)
     status = torch.where(status == claimed, status, Status.RUNNING)

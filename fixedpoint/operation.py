@@ -116,6 +116,10 @@ class Solve(torch.autograd.Function):
         return None, None, *_Adjoint.apply(ctx.spec, len(of_output), x, status, of_x, *of_output, *parts)
 
     @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError('forward-mode derivatives through gradient="implicit" are not supported; use jacrev or vjp')
+
+    @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: SolveSpec, start: Tensor | None, *parts: Tensor) -> Any:
         folded, _ = _fold_parts(info.batch_size, in_dims[2:], spec, parts, share=True)
         start = None if start is None else _fold(start, in_dims[1], info.batch_size)
@@ -135,8 +139,11 @@ class _Adjoint(torch.autograd.Function):
         invalid = status == Status.INVALID
         cotangents = tuple(freeze(invalid, torch.zeros_like(t), t) for t in cotangents)
         wanted = torch.stack([(t != 0).reshape(t.shape[0], -1).any(1) for t in cotangents]).any(0)
-        unreached = ~invalid & (status != Status.CONVERGED) & wanted
-        warn_instances(unreached, "the solve did not converge")
+        unconverged = status != Status.CONVERGED
+        warn_instances(~invalid & unconverged & wanted, "the solve did not converge")
+        # nor may numbers that nobody asked about spoil the gradients of what the batch shares
+        idle = invalid | (unconverged & ~wanted)
+        invalid = invalid if bool(idle.all()) else idle
         problem = spec.with_parts(dict(zip(leaves.tensors(spec.problem), parts, strict=True)))
         if bool(invalid.any()):
             problem = leaves.substitute(problem, spec.map.ranks, invalid)
@@ -166,6 +173,9 @@ def _problem_gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients of <cotangents, (retract(x*), outputs)>: directly through the output, then through x*."""
     parts = leaves.tensors(problem)
+    whole = map.output_vjp(x, map.setup(problem), cotangents[0], cotangents[1:])
+    if whole is not None:
+        return tuple(leaves.tensors(whole).values())
     floating = {name: t for name, t in parts.items() if t.is_floating_point()}
 
     def observed(x: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, ...]:

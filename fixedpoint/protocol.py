@@ -173,6 +173,14 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """
         return None
 
+    def original(self, at: Evaluation, aux: Any, context: Ctx) -> Tensor:
+        """(B, n) the point of an evaluation in the coordinates of `setup`: what a solve returns. Default: itself.
+
+        A map whose `adapt` changes coordinates changes them back here, so that gradients, and solves that start there,
+        read the point as it was meant.
+        """
+        return at.x
+
     def output(self, evaluation: Evaluation, aux: Any, context: Ctx) -> Any:
         """What the user asked for: a tensor or NamedTuple of batch-first tensors. Default: f(x)."""
         return evaluation.fx
@@ -187,6 +195,19 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
             AdjointWarning: the linear system was not solved for some instances (it names them).
         """
         return adjoint.implicit_vjp(self, x_star, context, cotangent)
+
+    def output_vjp(self, x_star: Tensor, context: Ctx, of_x: Tensor, of_output: tuple[Tensor, ...]) -> Problem | None:
+        """Gradient of <of_x, x*> + <of_output, output> with respect to the leaves of the problem, in one go.
+
+        For a map whose output is defined by the problem alone, whatever x* it was read from. None, the default: through
+        the output's own derivative and `implicit_vjp`.
+
+        Args:
+            x_star, context: as for `implicit_vjp`.
+            of_x: (B, n) cotangent of x*.
+            of_output: cotangents of the output's tensors, in order.
+        """
+        return None
 
 
 class Accelerator(ABC):

@@ -19,7 +19,8 @@ class Status(enum.IntEnum):
     MAX_EVALUATIONS = 2
     """The budget ran out (or a callback asked to stop) first."""
     STALLED = 3
-    """f(x) = x to working precision although the residual is above the tolerance."""
+    """No further: f(x) = x to working precision (in the map's metric) although the residual is above the tolerance, or
+    a claim that did not hold when it was computed again."""
     DIVERGED = 4
     """A non-finite number appeared."""
     PRIMAL_INFEASIBLE = 5

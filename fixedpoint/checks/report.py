@@ -67,7 +67,9 @@ class Report:
 
     def __str__(self) -> str:
         width = max(len(r.name) for r in self.results)
-        lines = [f"{self.subject}: {len(self.results) - len(self.failures)} of {len(self.results)} checks passed"]
+        passed = len(self.results) - len(self.failures) - len(self.skipped)
+        aside = f", {len(self.skipped)} skipped" if self.skipped else ""
+        lines = [f"{self.subject}: {passed} of {len(self.results)} checks passed{aside}"]
         for r in self.results:
             mark = "skip" if r.skipped else "ok" if r.passed else "FAIL"
             lines.append(f"  {mark:4}  {r.name:{width}}  {r.seconds:6.2f} s  {r.message}".rstrip())

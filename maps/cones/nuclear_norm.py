@@ -30,6 +30,7 @@ class NuclearNorm(DecomposedCone):
     def decompose(self, z: Tensor) -> Parts:
         """t, U, sigma, V' of X' and theta: the largest (sigma_1 + ... + sigma_j - t) / (j + 1), if positive."""
         t = z[:, :1]
+        # not by the small Gram matrix: a fifth faster, but singular values below 1e-8 of the largest are lost
         u, sigma, vt = torch.linalg.svd(z[:, 1:].unflatten(1, (self.columns, self.rows)), full_matrices=False)
         excess = torch.cat([torch.zeros_like(t), sigma.cumsum(1)], 1) - t
         theta = (excess / torch.arange(1, excess.shape[1] + 1).to(z)).amax(1, keepdim=True).relu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -24,7 +25,7 @@ def solve(
     *,
     eps_abs: float = 1e-4,
     eps_rel: float = 1e-4,
-    eps_infeas: float = 1e-7,
+    eps_infeas: float | None = None,
     max_evaluations: int = 10_000,
     check_interval: int = 1,
     normalize: bool | str = True,
@@ -48,7 +49,8 @@ def solve(
             acceleration; "scs-anderson" is the scs package's own.
         eps_abs, eps_rel: an instance converges when each KKT residual is at most eps_abs + eps_rel * (size of its
             terms); both 0 uses the whole budget.
-        eps_infeas: relative violation at which a certificate of infeasibility or unboundedness is accepted.
+        eps_infeas: relative violation at which a certificate of infeasibility or unboundedness is accepted; by default
+            1e-7, and 1e-5 in float32.
         max_evaluations: most evaluations per instance.
         check_interval: evaluations from one check to the next; the scs package checks every 25.
         normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, linear_solver: see `SCS`. Where a
@@ -61,6 +63,7 @@ def solve(
 
     Raises:
         ValueError, TypeError: bad data or options; the message names the argument.
+        FactorizationError: no instance's linear system could be factored.
 
     To follow the scs package (`adaptive_diag_scale=0`) iteration by iteration: accelerator "scs-anderson",
     check_interval=25; our k evaluations are its k + 1 iterations, of which it reports k.
@@ -68,9 +71,11 @@ def solve(
     if not isinstance(program, ConeProgram):
         raise TypeError(f"program: expected a ConeProgram, got {type(program).__name__}")
     for name, eps in (("eps_abs", eps_abs), ("eps_rel", eps_rel)):
-        if isinstance(eps, bool) or not isinstance(eps, float | int) or not 0 <= eps < float("inf"):
+        if isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= eps < float("inf"):
             raise ValueError(f"{name}: expected a number >= 0, got {eps!r}")
-    tolerance = max(eps_abs, eps_rel)
+    tolerance = float(max(eps_abs, eps_rel))
+    if eps_infeas is None:
+        eps_infeas = 1e-7 if program.b.dtype == torch.float64 else 1e-5
     floor = 4 * torch.finfo(program.b.dtype).eps
     if 0 < tolerance < floor:
         raise ValueError(
@@ -121,7 +126,10 @@ def _start(program: ConeProgram, given: Any) -> tuple[ConicPoint | None, Tensor]
         raise TypeError(f"warm_start: expected (x, y, s) or a ConicSolution, got {type(given).__name__}")
     point = []
     for name, part, size in zip("xys", parts, (program.n, program.m, program.m), strict=True):
-        value = torch.as_tensor(part, dtype=program.b.dtype)
+        try:
+            value = torch.as_tensor(part, dtype=program.b.dtype)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"warm_start: {name}: expected numbers ({error})") from None
         if tuple(value.shape) != (*lead, size):
             raise ValueError(f"warm_start: {name}: expected shape {(*lead, size)}, got {tuple(value.shape)}")
         point.append(value)

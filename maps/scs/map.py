@@ -108,7 +108,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             "check_interval": check_interval,
             "linear_solver": linear_solver,
         }
-        settings.check({**coordinates, **others})
+        settings.check({"n": n, **coordinates, **others})
         self.cone = ProductCone(cones)
         self.n, self.m = n, self.cone.dim
         self.normalize, self.alpha, self.error_weights = normalize, alpha, error_weights
@@ -166,7 +166,16 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         return self._first(self._origin(context), torch.zeros_like(context.rows.g), context)[0]
 
     def resume(self, output: ConicPoint, context: Context) -> Tensor:
-        """The state after SCS's iteration 0 from a point; the cold one for instances whose point is not finite."""
+        """The state after SCS's iteration 0 from a point; the cold one for instances whose point is not finite.
+
+        Raises:
+            TypeError: another dtype than the program's, or no x, y and s; ValueError: parts of other widths.
+        """
+        found, dtype = [tuple(part.shape[1:]) for part in output], context.rows.g.dtype
+        if len(found) != 3 or any(part.dtype != dtype for part in output):
+            raise TypeError(f"start: expected x, y and s of dtype {dtype}, got {type(output).__name__}")
+        if found != [(self.n,), (self.m,), (self.m,)]:
+            raise ValueError(f"start: expected x, y, s of widths {self.n}, {self.m}, {self.m}, got {found}")
         v = self._state(output, context)
         known = torch.isfinite(v).all(1)
         v = freeze(known, v, self._origin(context))
@@ -216,13 +225,22 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         x, fx = at.x, at.fx
         if not concrete(changed) or bool(changed.any()):
             R = metric(self, history.scale)
-            system = linear_systems.factor(
-                context.shared.solver, rows.data.A, rows.data.P, R[:, self.n : -1], self.rho_x
-            )
+            kind, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
+            try:
+                system = linear_systems.factor(kind, data.A, data.P, R_y, self.rho_x)
+            except linear_systems.FactorizationError:  # the batch goes on with the scales that it has
+                return None
             x = x + freeze(changed, aux.rsk * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
-            rows = rows._replace(R=R, system=system, g=torch.cat(system.solve(rows.data.c, -rows.data.b), 1))
+            rows = rows._replace(R=R, system=system, g=torch.cat(system.solve(data.c, -data.b), 1))
         return Adaptation(context._replace(rows=rows), x, fx, changed)
+
+    def original(self, at: Evaluation, aux: Inner, context: Context) -> Tensor:
+        """V under the scale that a solve begins with."""
+        R = context.rows.R
+        if context.rows.history is None or R is None:
+            return at.x
+        return at.x + aux.rsk * (1 / metric(self, torch.full_like(R[:, 0], self.scale)) - 1 / R)
 
     def output(self, evaluation: Evaluation, aux: Inner, context: Context) -> ConicPoint:
         """x, y, s in the original units."""
@@ -232,15 +250,22 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         return ConicPoint(E * x / scale, D * y / scale, aux.rsk[:, self.n : -1] / (D * scale))
 
     def implicit_vjp(self, x_star: Tensor, context: Context, cotangent: Tensor) -> ConeProgram:
-        """See `FixedPointMap.implicit_vjp`: by the optimality conditions of the program (`adjoint`).
+        """See `FixedPointMap.implicit_vjp`; warnings as for `output_vjp`."""
+        return self.output_vjp(x_star, context, cotangent, ())
+
+    def output_vjp(self, x_star: Tensor, context: Context, of_x: Tensor, of_output: tuple[Tensor, ...]) -> ConeProgram:
+        """See `FixedPointMap.output_vjp`: by the optimality conditions of the program (`adjoint`).
 
         Warns:
             AdjointWarning: degenerate instances, whose gradient is not unique or does not exist.
         """
         evaluation = Evaluation(x_star, x_star, torch.zeros_like(x_star))
         point = self.output(evaluation, self.evaluate(x_star, context)[1], context)
-        pulled = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
-        found = adjoint.vjp(context.problem, *point, *pulled(cotangent))
+        pull = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
+        of_point = pull(of_x)
+        if of_output:
+            of_point = tuple(map(torch.add, of_point, of_output))
+        found = adjoint.vjp(context.problem, *point, *of_point)
         warn_untrusted(torch.where(found.degenerate, 0.0, found.residual))
         warn_instances(found.degenerate, "the program is degenerate there (see maps.scs.adjoint.ProgramGradient)")
         parts = {name: getattr(found, name) for name in ("A", "b", "c", "P")}

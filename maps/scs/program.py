@@ -147,8 +147,7 @@ def _tensor(name: str, value: Numbers) -> Tensor:
             tensor = tensor.to_dense()
     else:
         try:
-            array = np.asarray(value)
-            tensor = torch.as_tensor(array if array.flags.writeable else array.copy())
+            tensor = torch.as_tensor(np.array(value))  # a copy: later edits of what was given must not reach it
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name}: expected numbers in a tensor, array or SciPy matrix ({error})") from None
     if tensor.is_complex():
@@ -192,7 +191,7 @@ def _mirrored(P: Matrix) -> tuple[Matrix, str]:
         mirror = Pattern(full[0][order], full[1][order], P.pattern.shape)
         P = SparseMatrix(P.values[..., torch.from_numpy(every[order])], mirror)
     else:
-        P = P + (P.triu(1) if above else P.tril(-1)).mT
+        P = P.triu() + P.triu(1).mT if above else P.tril() + P.tril(-1).mT
     return P, "upper" if above else "lower"
 
 
@@ -207,7 +206,8 @@ def _check_shapes(parts: dict[str, Any], cone: ProductCone) -> None:
     for name, shape in (("A", (m, n)), ("P", (n, n))):
         if name in parts and tuple(parts[name].shape[-2:]) != shape:
             got = tuple(parts[name].shape)
-            raise ValueError(f"{name}: expected {shape} from b (m = {m}) and c (n = {n}), got shape {got}")
+            given = ", ".join(f"{part} of shape {tuple(parts[part].shape)}" for part in "bc")
+            raise ValueError(f"{name}: expected {shape} from {given} (m = {m}, n = {n}), got shape {got}")
     if cone.dim != m:
         listed = ", ".join(f"{key}: {value}" for key, value in cone.spec.items() if value)
         raise ValueError(f"cones: the rows of {{{listed}}} add up to {cone.dim}, but b has m = {m}")

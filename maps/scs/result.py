@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fixedpoint as fp
 from fixedpoint import Status
+from fixedpoint.adjoint import warn_instances
 from fixedpoint.iterate import concrete, freeze
 from maps.scs.certificates import infeasible, unbounded
 from maps.scs.kkt import kkt_terms
@@ -111,6 +112,8 @@ def judged(
             proof = prove(program, point, SLACK * eps_infeas)
         status = torch.where(rows & ~proof.holds, Status.STALLED, status)
         rows = rows & proof.holds
+        if point.x.requires_grad:
+            warn_instances(rows, f"it is {verdict.name}, and a certificate is not differentiated")
         point = ConicPoint(*(freeze(rows, new, old) for new, old in zip(proof.point, point, strict=True)))
         violation = {name: torch.where(rows, proof.violation[name], old) for name, old in violation.items()}
         objective = torch.where(rows, proof.objective, objective)
@@ -122,7 +125,7 @@ def judged(
         "dual_residual": violation["dual"],
         "gap": violation["gap"],
         "objective": objective,
-        "warm_started": warm[None] if single else warm,
+        "warm_started": (warm[None] if single else warm) & (status != Status.INVALID),
     }
     arrays: dict[str, Array] = {name: t[0] if single else t for name, t in result.items()}
     if program.numpy:

@@ -10,6 +10,9 @@ from maps.scs.linear_systems import KINDS
 
 def check(settings: dict[str, Any]) -> None:
     """Raise ValueError for an argument of `SCS` outside its range; the message names it."""
+    n = settings["n"]
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+        raise ValueError(f"n: expected a whole number >= 1, got {n!r}")
     for name in ("scale", "zero_cone_factor", "rho_x", "tau_factor"):
         value = settings[name]
         if not _is_number(value) or not 1e-100 < value < 1e100:
@@ -21,11 +24,11 @@ def check(settings: dict[str, Any]) -> None:
     alpha, weights, interval = settings["alpha"], settings["error_weights"], settings["check_interval"]
     if not _is_number(alpha) or not 0 < alpha < 2:
         raise ValueError(f"alpha: expected a number in (0, 2), got {alpha!r}")
-    if min(weights) < 0 or max(weights) <= 0:
+    if len(weights) != 2 or not all(_is_number(w) and 0 <= w < float("inf") for w in weights) or max(weights) <= 0:
         raise ValueError(f"error_weights: expected two numbers >= 0, one of them positive, got {weights}")
     if not _is_number(settings["eps_infeas"]) or not 0 <= settings["eps_infeas"] < float("inf"):
         raise ValueError(f"eps_infeas: expected a number >= 0, got {settings['eps_infeas']!r}")
-    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+    if isinstance(interval, bool) or not isinstance(interval, numbers.Integral) or interval < 1:
         raise ValueError(f"check_interval: expected a whole number >= 1, got {interval!r}")
     if settings["linear_solver"] not in KINDS:
         raise ValueError(f"linear_solver: expected one of {', '.join(KINDS)}, got {settings['linear_solver']!r}")

@@ -98,7 +98,10 @@ def kkt_residual(point: Point, weights: tuple[float, float]) -> Tensor:
     p = p._replace(tau=torch.ones_like(tau), xPx=point.xPx / tau / tau)
     gap = Terms(largest(p.xPx + p.cx + p.by), tuple(map(largest, (p.xPx, p.cx, p.by))))
     absolute, relative = weights
-    residuals = [terms.violation / (absolute + relative * terms.size) for terms in (p.primal, p.dual, gap)]
+    residuals = []
+    for violation, size in ((terms.violation, terms.size) for terms in (p.primal, p.dual, gap)):
+        allowed = absolute + relative * size
+        residuals.append(violation / torch.where(violation == 0, torch.ones_like(allowed), allowed))  # not 0 / 0
     return torch.stack(residuals).amax(0)
 
 

@@ -21,7 +21,9 @@ EVERY = [*CONES, ProductCone(MIXED)]
 def test_function_transforms_agree(cone: Cone) -> None:
     z = normal(cone, 3)
     assert torch.allclose(vmap(cone.project)(z[:, None])[:, 0], cone.project(z), rtol=0, atol=1e-14)
-    assert torch.allclose(vmap(cone.project, in_dims=1)(z[:, None]), cone.project(z)[None], rtol=0, atol=1e-14)
+    pairs = normal(cone, 6).unflatten(0, (3, 2))
+    expected = torch.stack([cone.project(pairs[:, i]) for i in range(2)])
+    assert torch.allclose(vmap(cone.project, in_dims=1)(pairs), expected, rtol=0, atol=1e-14)
     by_rows = torch.autograd.functional.jacobian(cone.project, z)
     assert torch.allclose(jacrev(cone.project)(z), by_rows, rtol=0, atol=1e-13)
     assert torch.allclose(jacfwd(cone.project)(z), by_rows, rtol=0, atol=1e-13)
@@ -90,6 +92,13 @@ def test_rows_do_not_touch_each_other(cone: Cone) -> None:
     assert cone.project(poisoned)[1].isnan().any()
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(cone.project(z.detach()[order]), cone.project(z.detach())[order], rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize("cone", [Exponential(), Power(0.3)], ids=named)
+def test_a_search_does_not_wait_for_others(cone: Cone) -> None:
+    """Rows that take many steps beside them do not change the last bit of others."""
+    easy, hard = normal(cone, 500), awkward(cone)[40:540]
+    assert torch.equal(cone.project(torch.cat([easy, hard]))[:500], cone.project(torch.cat([easy, 0 * hard]))[:500])
 
 
 @pytest.mark.parametrize("cone", [*EVERY, PSD(0), Zero(0)], ids=named)

@@ -88,6 +88,13 @@ def test_statuses_of_a_batch_are_its_instances_own() -> None:
     assert np.isnan(found.x[[1, 2]]).all()
 
 
+@pytest.mark.parametrize(("case", "status"), [(PRIMAL["LP"], "PRIMAL_INFEASIBLE"), (DUAL["LP"], "DUAL_INFEASIBLE")])
+def test_float32_certifies_with_the_defaults(case: tuple[Any, ...], status: str) -> None:
+    A, b, c, _, cones = case
+    parts = (torch.tensor(part, dtype=torch.float32) for part in (A, b, c))
+    assert solve(ConeProgram(*parts, cones=cones)).statuses[0].name == status
+
+
 def test_a_certificate_needs_its_tolerance() -> None:
     A, b, c, P, cones = PRIMAL["LP"]
     program = ConeProgram(A, b, c, P, cones)

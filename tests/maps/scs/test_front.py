@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 import fixedpoint as fp
-from maps.scs import ConeProgram, SparseMatrix, kkt_error, solve
+from maps.scs import SCS, ConeProgram, ConicPoint, SparseMatrix, kkt_error, solve
 from tests.maps.scs.programs import CONES, batch, data, program
 
 FAIR: Any = {"eps_abs": 1e-4, "eps_rel": 1e-4, "scale": 1.0}
@@ -82,6 +82,7 @@ def test_the_gradient_of_a_triangle_is_that_of_the_triangle() -> None:
     expected = (loss(upper + step) - loss(upper - step)) / 2e-5
     assert abs(expected) > 1e-4
     assert float(live.grad[i, j]) == pytest.approx(float(expected), rel=1e-3)
+    assert float(live.grad.tril(-1).abs().max()) == 0.0
 
 
 @pytest.mark.parametrize("kind", CONES)
@@ -127,6 +128,7 @@ def test_a_warm_start_follows_the_wheel() -> None:
     [
         (1.0, r"warm_start: expected \(x, y, s\) or a ConicSolution, got float"),
         ((np.zeros(20),), "warm_start: expected"),
+        (("a", "b", "c"), "warm_start: x: expected numbers"),
         ((np.zeros(19), np.zeros(26), np.zeros(26)), r"warm_start: x: expected shape \(20,\), got \(19,\)"),
         ((np.zeros((1, 20)), np.zeros(26), np.zeros(26)), "warm_start: x: expected shape"),
     ],
@@ -190,6 +192,66 @@ def test_bad_neighbours_do_not_move_the_others(accelerator: str | None) -> None:
     assert mixed.statuses[7] is fp.Status.PRIMAL_INFEASIBLE
     hard, one = ConeProgram(A[21], b[21], c[21], good.P[21], good.cones), mixed[21]
     assert one.statuses != [fp.Status.CONVERGED] or kkt_error(hard, one.x, one.y, one.s) < 1e-6
+
+
+def test_what_was_given_may_change_later() -> None:
+    found, cones = data("QP", 0)
+    b = found["b"].copy()
+    one = ConeProgram(found["A"], b, found["c"], found["P"], cones)
+    b[:] = np.nan
+    assert solve(one).statuses == [fp.Status.CONVERGED]
+
+
+@pytest.mark.parametrize("eps", [{"eps_abs": 0.0, "eps_rel": 1e-6}, {"eps_abs": 1e-6, "eps_rel": 0.0}], ids=str)
+def test_conditions_without_any_size(eps: dict[str, float]) -> None:
+    """min 0 subject to x <= 1: nothing to be relative to, and nothing wrong."""
+    solution = solve(ConeProgram(np.ones((1, 1)), np.ones(1), np.zeros(1), cones={"l": 1}), **eps)
+    assert solution.statuses == [fp.Status.CONVERGED]
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e8])
+def test_scaled_rows(factor: float) -> None:
+    """The same box in other units: the scale must adapt."""
+    A, b = factor * np.vstack([np.eye(3), -np.eye(3)]), factor * np.ones(6)
+    program = ConeProgram(A, b, np.array([1.0, -2.0, 0.5]), np.eye(3), {"l": 6})
+    solution = solve(program, max_evaluations=2000)
+    assert solution.statuses == [fp.Status.CONVERGED]
+    assert np.abs(solution.x - [-1.0, 1.0, -0.5]).max() < 1e-3
+
+
+def test_a_solve_resumes_from_the_state_it_returned() -> None:
+    one = program("QP", 4)
+    map = SCS.of(one, adaptive_scale=True, check_interval=5, scale=1e-3)
+    first = fp.solve(map, one, "safeguarded", tolerance=1e-8, max_evaluations=5000)
+    assert int(first.evaluations) > 100, "the scale was never moved"
+    again = fp.solve(map, one, None, tolerance=1e-6, start=first.x)
+    assert int(again.evaluations) < int(first.evaluations) / 5
+
+
+def test_bad_starts_of_the_map() -> None:
+    one = program("QP", 0)
+    map, point = SCS.of(one), solve(one)
+    with pytest.raises(ValueError, match="start: expected x, y, s of widths 20, 26, 26"):
+        fp.solve(map, one, start=ConicPoint(point.x[1:], point.y, point.s))
+    with pytest.raises(TypeError, match=r"start: expected x, y and s of dtype torch\.float64"):
+        fp.solve(map, one, start=ConicPoint(point.x.float(), point.y.float(), point.s.float()))
+
+
+@pytest.mark.parametrize("n", [0, -3, 1.5, True])
+def test_bad_numbers_of_variables(n: Any) -> None:
+    with pytest.raises(ValueError, match="n: expected a whole number >= 1"):
+        SCS(n, {"l": 2})
+
+
+def test_a_large_sparse_quadratic_is_checked_quickly() -> None:
+    n = 2000
+    second = sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1]).tocsc()
+    rows = sparse.eye_array(n).tocsc()
+    good = ConeProgram(rows, np.ones(n), -np.ones(n), second, {"l": n})
+    assert solve(good, max_evaluations=3, linear_solver="sparse").statuses == [fp.Status.MAX_EVALUATIONS]
+    bad = ConeProgram(rows, np.ones(n), -np.ones(n), second - 1e-3 * rows, {"l": n})
+    with pytest.raises(ValueError, match="P: expected a positive semidefinite matrix"):
+        solve(bad)
 
 
 def test_sparse_matrices_of_the_wrong_size() -> None:

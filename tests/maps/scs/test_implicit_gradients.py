@@ -13,7 +13,9 @@ from tests.maps.scs.programs import batch
 from tests.maps.scs.solved_programs import KINDS, cotangents, draw
 
 TIGHT: Any = {"eps_abs": 1e-11, "eps_rel": 1e-11, "scale": 1.0, "max_evaluations": 5000}
-ADAPTIVE: Any = {"adaptive_scale": True, "check_interval": 25}
+STATIC: Any = {"adaptive_scale": False}
+ADAPTED: Any = {"scale": 1e-3, "check_interval": 25}
+"""Far enough from a good scale that the rule must move it."""
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,9 @@ ADAPTIVE: Any = {"adaptive_scale": True, "check_interval": 25}
         *((kind, {}) for kind in KINDS),
         ("SOCP", {"normalize": False}),
         ("mixed", {"normalize": "shared"}),
-        ("QP", ADAPTIVE),
+        ("QP", STATIC),
+        ("QP", ADAPTED),
+        ("mixed", ADAPTED),
     ],
 )
 def test_the_gradient_is_that_of_the_optimality_conditions(kind: str, settings: dict[str, Any]) -> None:
@@ -33,6 +37,7 @@ def test_the_gradient_is_that_of_the_optimality_conditions(kind: str, settings: 
         live["P"] = program.P.clone().requires_grad_()
     solution = solve(ConeProgram(**live, cones=program.cones), gradient="implicit", **{**TIGHT, **settings})
     assert solution.converged.all()
+    assert settings is not ADAPTED or bool((solution.evaluations > 100).all()), "the scale was never moved"
     sum((getattr(solution, part) * w).sum() for part, w in zip("xys", weights, strict=True)).backward()
     expected = adjoint.vjp(program, *solved.points, *weights)
     assert not expected.degenerate.any(), "a test of nothing"
@@ -54,6 +59,52 @@ def test_a_degenerate_program_is_flagged_by_its_instance() -> None:
     assert c.grad is not None
     assert b.grad is not None
     assert float(c.grad[0].abs().max()) < 1e-6, "a vertex does not move with c"
+
+
+@pytest.mark.parametrize("name", ["A", "b"])
+def test_a_neighbour_that_nobody_asks_about_spoils_nothing(name: str) -> None:
+    program = batch("QP", range(2))
+    A = torch.stack([program.A[0], 1e200 * program.A[0]])
+    live = {"A": A, "b": program.b[0], "c": program.c[0]}
+    live[name] = live[name].clone().requires_grad_()
+    solution = solve(ConeProgram(**live, P=program.P[0], cones=program.cones), gradient="implicit", scale=1.0)
+    assert solution.statuses[1] is not fp.Status.CONVERGED
+    solution.x[0].sum().backward()
+    assert torch.isfinite(live[name].grad).all()
+    assert live[name].grad.abs().max() > 1e-3
+
+
+def test_a_certificate_has_no_gradient_and_says_so() -> None:
+    A = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    b = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    program = ConeProgram(A, b, torch.ones(1, dtype=torch.float64), cones={"l": 2})
+    with pytest.warns(fp.AdjointWarning, match=r"instance\(s\) 1 cannot be trusted: it is PRIMAL_INFEASIBLE"):
+        solve(program, gradient="implicit")
+
+
+def test_forward_mode_says_what_to_use_instead() -> None:
+    program = batch("QP", range(1))
+
+    def of(c: torch.Tensor) -> torch.Tensor:
+        return solve(ConeProgram(program.A, program.b, c, program.P, program.cones), gradient="implicit").x
+
+    with pytest.raises(RuntimeError, match="use jacrev or vjp"):
+        torch.func.jvp(of, (program.c,), (program.c,))
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "cg"])
+def test_unrolling_under_vmap(kind: str) -> None:
+    program = batch("QP", range(1))
+    b = program.b[0] + 0.01 * torch.arange(3.0, dtype=torch.float64)[:, None]
+
+    def of(b: torch.Tensor) -> torch.Tensor:
+        one = ConeProgram(program.A[0], b, program.c[0], program.P[0], program.cones)
+        options: Any = {"linear_solver": kind, "adaptive_scale": False, "max_evaluations": 5}
+        return solve(one, None, eps_abs=0, eps_rel=0, gradient="unroll", **options).x
+
+    mapped = torch.func.vmap(of)(b)
+    for i in range(3):
+        assert torch.allclose(mapped[i], of(b[i]), rtol=0, atol=1e-9)
 
 
 def test_first_derivatives_only() -> None:
