@@ -76,7 +76,7 @@ def test_features_are_the_scaled_data_that_varies() -> None:
     many = batch("QP", range(3))
     shared = ConeProgram(many.A[0], many.b, many.c, many.P, many.cones)
     for normalize in (True, False):
-        for problem, entries in ((many, int(many.stored["A"].sum()) + int(many.stored["P"].sum())), (shared, None)):
+        for problem, entries in ((many, len(many.patterns["A"]) + len(many.patterns["P"])), (shared, None)):
             map = SCS.of(problem, normalize=normalize)
             context = map.setup(problem)
             features = map.featurize(context)
