@@ -80,7 +80,7 @@ def test_features_are_the_scaled_data_that_varies() -> None:
             map = SCS.of(problem, normalize=normalize)
             context = map.setup(problem)
             features = map.featurize(context)
-            expected = int(many.stored["P"].sum()) if entries is None else entries
+            expected = len(many.patterns["P"]) if entries is None else entries
             assert features.shape == (3, many.n + many.m + expected)
             assert map.signature.features == feature_count(problem) == features.shape[1]
             data = context.rows.data
@@ -90,7 +90,8 @@ def test_features_are_the_scaled_data_that_varies() -> None:
     seen = plain.featurize(plain.setup(shared))
     assert torch.equal(seen[:, : many.m], many.b)
     tail = seen[0, many.m + many.n :]
-    assert torch.equal(tail, many.P[0].flatten()[torch.from_numpy(many.stored["P"]).flatten()])
+    rows, columns = many.patterns["P"].index
+    assert torch.equal(tail, many.P[0][rows, columns])
 
 
 def test_features_of_what_is_left_of_a_batch() -> None:
