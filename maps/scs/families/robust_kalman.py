@@ -9,20 +9,18 @@ damped): F, G, H, mu and rho are fixed, the measurements y vary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fixedpoint import Choice
-from fixedpoint.evaluation import Peer
 from fixedpoint.settings import Setting
-from maps.scs.families.conic import PAPER, ConicFamily
-from maps.scs.map import SCS
-from maps.scs.peer import ScsWheel
+from maps.scs.families.conic import PAPER
+from maps.scs.families.parametric import Parametric, ParametricFamily
 from maps.scs.program import ConeProgram
 
 STEPS = 50
@@ -33,68 +31,6 @@ DAMPING = 0.05
 """Share of the velocity lost in a second."""
 MU = RHO = 2
 """Weight of the measurement errors, and the length from which on they count linearly."""
-
-
-class Parametric(NamedTuple):
-    """A cone program whose b is affine in some parameters, while A, c and P are fixed."""
-
-    program: ConeProgram
-    """At parameters 0."""
-    slopes: Tensor
-    """(parameters, m) what b gains with each."""
-
-    @classmethod
-    def of(cls, problem: Any, parameters: Sequence[Any], *, quadratic: bool) -> Parametric:
-        """Measure the affine map of a CVXPY problem: b at 0 and at each unit vector.
-
-        Args:
-            problem: a `cvxpy.Problem`.
-            parameters: its `cvxpy.Parameter`s, in the order that `at` takes them, each column by column.
-            quadratic: whether squares go to P rather than to cones.
-        """
-        ends = np.cumsum([parameter.size for parameter in parameters])
-
-        def data(values: np.ndarray) -> dict[str, Any]:
-            for parameter, part in zip(parameters, np.split(values, ends[:-1]), strict=True):
-                parameter.value = part.reshape(parameter.shape, order="F")
-            return problem.get_problem_data("SCS", solver_opts={"use_quad_obj": quadratic})[0]
-
-        base = data(np.zeros(ends[-1]))
-        dims = base["dims"]
-        program = ConeProgram(
-            A=base["A"],
-            b=base["b"],
-            c=base["c"],
-            P=base.get("P"),
-            cones={"z": dims.zero, "l": dims.nonneg, "q": dims.soc} | ({"s": dims.psd} if dims.psd else {}),
-        )
-        return cls(program, torch.from_numpy(np.stack([data(unit)["b"] - base["b"] for unit in np.eye(ends[-1])])))
-
-    def at(self, values: Tensor) -> ConeProgram:
-        """The batch of programs at parameters (B, k); A, c and P are shared."""
-        base = self.program
-        return ConeProgram(base.A, base.b + values @ self.slopes, base.c, base.P, base.cones)
-
-
-class ParametricFamily(ConicFamily):
-    """A family whose instances differ in b alone: scaled by A and P alone, a batch shares one sparse factorization.
-
-    Args:
-        form: of the program.
-        program: one like those that `sample` makes.
-        settings: arguments of `SCS`.
-    """
-
-    tunable: ClassVar[Mapping[str, Setting]] = {**SCS.tunable, "normalize": Choice(("shared", False))}
-
-    def __init__(self, form: str, program: ConeProgram, settings: Mapping[str, Any]) -> None:
-        self.form = form
-        self.map = SCS.of(program, **{"linear_solver": "sparse", **settings})
-
-    def matched_peers(self) -> list[Peer]:
-        """The scs package with our settings; it scales the data in its own way where we do."""
-        normalize = {"normalize": self.map.normalize is not False}
-        return [ScsWheel(peer.name, {**peer.settings, **normalize}) for peer in super().matched_peers()]
 
 
 class RobustKalman(ParametricFamily):

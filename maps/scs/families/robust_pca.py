@@ -16,7 +16,7 @@ from torch import Tensor
 from fixedpoint.evaluation import Peer, PeerPoint
 from fixedpoint.settings import Setting
 from maps.scs.families.conic import PAPER
-from maps.scs.families.robust_kalman import Parametric, ParametricFamily
+from maps.scs.families.parametric import Parametric, ParametricFamily
 from maps.scs.peer import ScsWheel
 from maps.scs.program import ConeProgram
 
