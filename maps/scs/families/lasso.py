@@ -72,9 +72,9 @@ class Lasso(ConicFamily):
         dims = compiled[0]["dims"]
         P = compiled[0].get("P")
         return ConeProgram(
-            A=np.stack([data["A"].toarray() for data in compiled]),
-            b=np.stack([data["b"] for data in compiled]),
-            c=np.stack([data["c"] for data in compiled]),
+            A=torch.from_numpy(np.stack([data["A"].toarray() for data in compiled])),
+            b=torch.from_numpy(np.stack([data["b"] for data in compiled])),
+            c=torch.from_numpy(np.stack([data["c"] for data in compiled])),
             P=P if P is None else P.toarray(),
             cones={"z": dims.zero, "l": dims.nonneg, "q": dims.soc},
         )
