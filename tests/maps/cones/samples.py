@@ -57,6 +57,7 @@ def awkward(cone: Cone) -> Tensor:
     whole = torch.randint(-1, 2, z.shape, generator=torch.Generator().manual_seed(3)).to(z)
     spread = z * 10.0 ** torch.randint(-12, 13, z.shape, generator=torch.Generator().manual_seed(4))
     vanishing = torch.where(whole > 0, 1e-200 * z, z)
+    small = torch.cat([z[:, :-1] * 1e-12, z[:, -1:]], 1)
     ones = torch.ones_like(z[:1])
-    every = torch.cat([edges, near, whole, spread, vanishing, 0 * ones, ones, -ones])
+    every = torch.cat([edges, near, whole, spread, small, vanishing, 0 * ones, ones, -ones])
     return torch.cat([every * scale for scale in (1.0, 1e-6, 1e6)])

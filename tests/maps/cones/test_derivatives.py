@@ -111,6 +111,14 @@ def test_power_where_z_vanishes() -> None:
     assert torch.allclose(at, near, atol=1e-4)
 
 
+def test_exponential_where_two_coordinates_are_small() -> None:
+    """Whose root is found relative to them: a search content with round-off of the third loses their digits."""
+    z = torch.tensor([[2.831345870944418e-11, -6.892394295386615e-10, 0.6], [1.6e-41, -3.2e-40, 3.3e-30]])
+    z = torch.cat([z.double() * (1 + 0.1 * k) for k in range(20)])
+    derivative = jacobians(Exponential(), z)
+    assert (derivative - derivative.mT).abs().max() < 1e-12
+
+
 class Sorted(DecomposedCone):
     """x_1 >= x_2 as a user might write it: halves of sum and difference, the latter at least 0."""
 
