@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
-from fixedpoint.iterate import concrete, freeze
 from fixedpoint.learned import rebuilt
+from fixedpoint.masks import concrete, freeze
 from fixedpoint.settings import Setting
 
 MARGIN, PATIENCE = 1.5, 1.1

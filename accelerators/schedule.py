@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
-from fixedpoint.iterate import concrete, freeze
 from fixedpoint.learned import rebuilt
+from fixedpoint.masks import concrete, freeze
 
 
 class ScheduleState(NamedTuple):

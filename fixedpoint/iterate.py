@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixedpoint import leaves
 from fixedpoint.context import select_rows
+from fixedpoint.masks import concrete, equal, freeze, indices
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.registry import accelerators
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
@@ -71,11 +72,6 @@ class Iteration:
         self.x = self.x[keep]
         self.state = leaves.transform(lambda t: t[keep], self.state)
         self.context = select_rows(self.context, keep)
-
-
-def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """`old` on the rows in `done` (B,), `new` elsewhere."""
-    return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
 
 
 def resolve(accelerator: Accelerator | str | None) -> Accelerator:
@@ -198,7 +194,7 @@ def run(
         if last:
             status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
         finished = done | (status != Status.RUNNING)
-        if result is None or last or callback is not None or not _equal(finished, done):
+        if result is None or last or callback is not None or not equal(finished, done):
             output = map.output(at, aux, iteration.context)
             if result is None and invalid is not None:
                 status = torch.where(invalid, Status.INVALID, status)
@@ -212,7 +208,7 @@ def run(
             if callback(progress):
                 early = result.status == Status.RUNNING
                 return result._replace(status=torch.where(early, Status.MAX_EVALUATIONS, result.status))
-        live = _live(finished)
+        live = indices(~finished)
         if last or (live is not None and live.numel() == 0):
             break
         iteration.advance(at, finished, map.adapt(at, aux, iteration.context))
@@ -263,22 +259,6 @@ def _record(result: Run | None, now: Run, rows: Tensor, done: Tensor) -> Run:
     return leaves.transform(write, result, now)
 
 
-def _live(finished: Tensor) -> Tensor | None:
-    """Indices of unfinished rows; None where the values cannot be read (inside vmap)."""
-    try:
-        return torch.nonzero(~finished).flatten()
-    except RuntimeError:
-        return None
-
-
-def _equal(one: Tensor, two: Tensor) -> bool:
-    """Whether two masks are equal; False where the values cannot be read (inside vmap)."""
-    try:
-        return bool((one == two).all())
-    except RuntimeError:
-        return False
-
-
 def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:
     """The start that the caller gave, batched.
 
@@ -299,12 +279,3 @@ def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch:
     if concrete(start) and not bool(torch.isfinite(start).all()):
         raise ValueError("start: expected finite numbers, got NaN or infinity")
     return start.unsqueeze(0) if batch is None else start
-
-
-def concrete(tensor: Tensor) -> bool:
-    """Whether values can be read (not inside vmap)."""
-    try:
-        bool(tensor.reshape(-1)[:1].isnan().any())
-    except RuntimeError:
-        return False
-    return True

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
-from fixedpoint.iterate import Callback, Run, concrete, freeze, run
+from fixedpoint.iterate import Callback, Run, run
+from fixedpoint.masks import concrete, freeze
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Status
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fixedpoint import leaves
-from fixedpoint.iterate import Callback, Run, checked_start, concrete, resolve
+from fixedpoint.iterate import Callback, Run, checked_start, resolve
+from fixedpoint.masks import concrete
 from fixedpoint.operation import Solve, SolveSpec, blank
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Solution, Status

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import pytest
 
 import fixedpoint as fp
+from fixedpoint import tuning
 from fixedpoint.cli import main
+from fixedpoint.tuning import Tuned
 from maps.elastic_net import RandomElasticNet
 
 
@@ -40,3 +42,9 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_text", half)
+
+
+def tuned(path: Path, family: str = "elastic-net", **settings: Tuned) -> Path:
+    """A settings file; keyword `anderson_2` is accelerator "anderson-2"."""
+    tuning.save(path, family, {name.replace("_", "-"): entry for name, entry in settings.items()}, {})
+    return path

@@ -15,8 +15,8 @@ from torch import Tensor
 from accelerators.anderson import AndersonII, AndersonState, combine, lengths, mix
 from accelerators.neural.networks import MLP
 from fixedpoint import Evaluation, Signature
-from fixedpoint.iterate import freeze
 from fixedpoint.learned import Learned, require_counts
+from fixedpoint.masks import freeze
 from fixedpoint.settings import Setting
 
 

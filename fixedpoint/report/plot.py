@@ -14,7 +14,7 @@ from fixedpoint.report.table import ERROR_NAMES
 
 # Okabe & Ito's palette: told apart by people with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-GREYS = ("#444444", "#999999")
+GREYS = ("#404040", "#8c8c8c", "#bfbfbf")
 FLOOR, CEILING = 1e-9, 1e2
 """Errors beyond are of no interest to the reader and would squeeze what is between."""
 
@@ -61,8 +61,9 @@ def convergence(records: Sequence[Record], path: Path) -> None:
     panels[0].set_ylim(*_limits(records))
     panels[0].set_xlim(1, max(2, first["steps"]))
     figure.supylabel(str(ERROR_NAMES.get(first["error"], first["error"])), fontsize=10)
+    setting = f" ({first['setting']})" if first["setting"] else ""
     figure.suptitle(
-        f"{first['family']}, {first['instances']} held-out instances; panels: median and 10-90% band",
+        f"{first['family']}{setting}, {first['instances']} held-out instances; panels: median and 10-90% band",
         x=0.01,
         ha="left",
         fontsize=12,

@@ -95,16 +95,6 @@ class ProductCone(Cone):
         """The box cone, if there is one."""
         return next((run.cone for run in self.runs if isinstance(run.cone, Box)), None)
 
-    @property
-    def has_box(self) -> bool:
-        """Whether there is a box cone."""
-        return self.box is not None
-
-    @property
-    def bounds(self) -> Tensor | None:
-        """(2, k) lower and upper bounds of the box cone, infinite ones being inf; None without one."""
-        return None if self.box is None else self.box.bounds
-
     def rescaled(self, d: Tensor) -> Tensor | None:
         """(B, m) positive row scalings -> (B, 2, k) bounds of the scaled box cone, for `project`; None without one."""
         return next(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature, leaves
 from fixedpoint.adjoint import warn_instances, warn_untrusted
-from fixedpoint.iterate import concrete, freeze
+from fixedpoint.masks import concrete, freeze
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
 from maps.scs import adaptive, adjoint, embedding, linear_systems, settings, termination
@@ -228,8 +228,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             kind, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
             try:
                 system = linear_systems.factor(kind, data.A, data.P, R_y, self.rho_x)
-            except linear_systems.FactorizationError:  # the batch goes on with the scales that it has
-                return None
+            except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
+                rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
+                return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
             x = x + freeze(changed, aux.rsk * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
             rows = rows._replace(R=R, system=system, g=torch.cat(system.solve(data.c, -data.b), 1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fixedpoint.iterate import concrete
+from fixedpoint.masks import concrete
 from maps.cones import ConeSpec, ProductCone
 from maps.scs.matrix import Matrix, Pattern, SparseMatrix
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import fixedpoint as fp
 from fixedpoint import Status
 from fixedpoint.adjoint import warn_instances
-from fixedpoint.iterate import concrete, freeze
+from fixedpoint.masks import concrete, freeze
 from maps.scs.certificates import infeasible, unbounded
 from maps.scs.kkt import kkt_terms
 from maps.scs.matrix import times

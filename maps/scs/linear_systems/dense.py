@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint.iterate import concrete
+from fixedpoint.masks import concrete
 from maps.scs.matrix import times
 
 
@@ -107,9 +107,8 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Dense:
     identity = torch.eye(n, dtype=A.dtype, device=A.device).expand_as(H)
     inverse = torch.cholesky_solve(identity, torch.linalg.cholesky_ex(H).L)  # cholesky_inverse has a wrong jvp
     R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
-    finite = (
-        torch.isfinite(H).flatten(-2).all(-1).reshape(-1)
-    )  # other rows are somebody else's to report: they choose nothing
+    # other rows are somebody else's to report: they choose nothing
+    finite = torch.isfinite(H).flatten(-2).all(-1).reshape(-1)
     system = Dense(Reduced(A, block, inverse, R_rows))
     with torch.no_grad():
         inexact = finite & ~(_error(system, target, known) <= limit)

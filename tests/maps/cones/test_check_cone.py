@@ -23,7 +23,8 @@ from maps.cones.checks import CONE_CHECKS, points
 from maps.cones.checks.derivatives import differences
 from tests import distributions, support
 
-from .mutants import MUTANTS, InPlace, LastCoordinate, NaNSpreads, Ruled, Threshold
+from .derivative_mutants import Ruled
+from .mutants import MUTANTS, InPlace, LastCoordinate, NaNSpreads, Threshold
 
 ROOT = Path(__file__).resolve().parents[3]
 FEW = 15

@@ -55,7 +55,7 @@ def test_compiled(cone: Cone, backend: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the inductor backend needs a C++ compiler")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the inductor backend needs a C++ compiler: install g++")
 @pytest.mark.parametrize("cone", [PSD(2), NuclearNorm(2, 3), Exponential(), Power(0.3)], ids=named)
 def test_compiled_by_inductor(cone: Cone) -> None:
     with warnings.catch_warnings():

@@ -36,7 +36,7 @@ DUAL: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("name", PRIMAL)
 def test_infeasible(name: str, accelerator: str | None) -> None:
     A, b, c, P, cones = PRIMAL[name]
-    program = ConeProgram(np.asarray(A), np.asarray(b), np.asarray(c), None if P is None else np.asarray(P), cones)
+    program = ConeProgram(A, b, c, P, cones)
     found = solve(program, accelerator, check_interval=5)
     assert found.statuses == [fp.Status.PRIMAL_INFEASIBLE]
     assert np.asarray(b) @ found.y == pytest.approx(-1.0, rel=1e-12)
@@ -53,7 +53,7 @@ def test_infeasible(name: str, accelerator: str | None) -> None:
 @pytest.mark.parametrize("name", DUAL)
 def test_unbounded(name: str, accelerator: str | None) -> None:
     A, b, c, P, cones = DUAL[name]
-    program = ConeProgram(np.asarray(A), np.asarray(b), np.asarray(c), None if P is None else np.asarray(P), cones)
+    program = ConeProgram(A, b, c, P, cones)
     found = solve(program, accelerator, check_interval=5)
     assert found.statuses == [fp.Status.DUAL_INFEASIBLE]
     assert np.asarray(c) @ found.x == pytest.approx(-1.0, rel=1e-12)

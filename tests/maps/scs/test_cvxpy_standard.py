@@ -15,11 +15,11 @@ from cvxpy.tests import solver_test_helpers
 from maps.scs.cvxpy import FixedPointSolver
 from tests.maps.scs.test_cvxpy import REFUSED
 
-EXPECTED_FAILURES: dict[str, str] = {"lp_7": "is for SDPA with extended precision only: imports sdpap"}
-"""What we do not pass, and why; the scs package does not either."""
+EXPECTED_FAILURES: dict[str, str] = {"lp_7": "needs the package sdpap (SDPA in extended precision): install it"}
+"""What we do not pass, and what would mend it; the scs package does not pass it either."""
 if tuple(int(part) for part in cp.__version__.split(".")[:2]) >= (1, 8):  # they asked for less before
     EXPECTED_FAILURES |= dict.fromkeys(
-        ("lp_bound_attr", "qp_bound_attr"), "is for solvers that take bounds on variables apart from the rows of A"
+        ("lp_bound_attr", "qp_bound_attr"), "bounds of variables apart from the rows of A: `ConeProgram` must take them"
     )
 
 ASKED: dict[str, dict[str, float]] = {"pcp_3": {"eps_abs": 1e-12, "eps_rel": 1e-12}}

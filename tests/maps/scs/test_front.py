@@ -10,7 +10,16 @@ import torch
 from scipy import sparse
 
 import fixedpoint as fp
-from maps.scs import SCS, ConeProgram, ConicPoint, SparseMatrix, kkt_error, solve
+from maps.scs import (
+    SCS,
+    ConeProgram,
+    ConicPoint,
+    FactorizationError,
+    SparseMatrix,
+    kkt_error,
+    linear_systems,
+    solve,
+)
 from tests.maps.scs.programs import CONES, batch, data, program
 
 FAIR: Any = {"eps_abs": 1e-4, "eps_rel": 1e-4, "scale": 1.0}
@@ -226,6 +235,25 @@ def test_a_solve_resumes_from_the_state_it_returned() -> None:
     assert int(first.evaluations) > 100, "the scale was never moved"
     again = fp.solve(map, one, None, tolerance=1e-6, start=first.x)
     assert int(again.evaluations) < int(first.evaluations) / 5
+
+
+def test_a_scale_that_cannot_be_factored_is_not_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch goes on with the scales that it has, and does not try again at every check."""
+    one = program("QP", 4)
+    options: Any = {"scale": 1e-3, "max_evaluations": 450, "check_interval": 10, "eps_abs": 0.0, "eps_rel": 0.0}
+    calm = solve(one, None, adaptive_scale=False, **options)
+    factor, calls = linear_systems.factor, []
+
+    def first_only(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise FactorizationError("none of them")
+        return factor(*arguments)
+
+    monkeypatch.setattr(linear_systems, "factor", first_only)
+    found = solve(one, None, **options)
+    assert len(calls) == 1 + 4, "once for every hundred evaluations"
+    assert torch.allclose(found.x, calm.x, rtol=0, atol=1e-9)
 
 
 def test_bad_starts_of_the_map() -> None:

@@ -1,0 +1,39 @@
+"""Masks over the rows of a batch: they freeze finished rows and, inside torch.func.vmap, stand in for branches.
+
+Public, for maps and accelerators too: what depends on values must ask `concrete` first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """`old` on the rows in `done` (B,) bool, `new` elsewhere; both (B, ...)."""
+    return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
+
+
+def concrete(tensor: Tensor) -> bool:
+    """Whether values can be read (not inside vmap)."""
+    try:
+        bool(tensor.reshape(-1)[:1].isnan().any())
+    except RuntimeError:
+        return False
+    return True
+
+
+def indices(mask: Tensor) -> Tensor | None:
+    """(k,) int64 indices of the rows in `mask` (B,); None where the values cannot be read (inside vmap)."""
+    try:
+        return torch.nonzero(mask).flatten()
+    except RuntimeError:
+        return None
+
+
+def equal(one: Tensor, two: Tensor) -> bool:
+    """Whether two masks are equal; False where the values cannot be read (inside vmap)."""
+    try:
+        return bool((one == two).all())
+    except RuntimeError:
+        return False
