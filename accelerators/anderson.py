@@ -32,8 +32,8 @@ class AndersonState(NamedTuple):
     """(B, n) the last point."""
     residual: Tensor
     """(B, n) its residual."""
-    dx: Tensor
-    """(B, m, n) S, unused slots zero."""
+    df: Tensor
+    """(B, m, n) S + Y, unused slots zero."""
     dr: Tensor
     """(B, m, n) Y, unused slots zero."""
     gram: Tensor
@@ -100,7 +100,7 @@ class Anderson(Accelerator):
         return x0, AndersonState(
             x=x0,
             residual=torch.zeros_like(x0),
-            dx=empty,
+            df=empty,
             dr=empty.clone(),
             gram=x0.new_zeros(batch, self.memory, self.memory),
             seen=torch.zeros(batch, dtype=torch.int64, device=x0.device),
@@ -121,27 +121,27 @@ class Anderson(Accelerator):
         slot = (state.seen - self.start - 1) % self.memory
         here = torch.arange(self.memory, device=slot.device) == slot[:, None]
         here = here & (state.seen > self.start)[:, None]  # (B, m): all False until there is a pair
-        dx = torch.where(here[:, :, None], new_x[:, None], state.dx)
+        df = torch.where(here[:, :, None], (new_x + new_r)[:, None], state.df)
         dr = torch.where(here[:, :, None], new_r[:, None], state.dr)
         row = _rows_times(dr, state.metric * self._left(new_x, new_r))
-        column = row if self._symmetric else _rows_times(self._left(dx, dr), state.metric * new_r)
+        column = row if self._symmetric else self._left_times(df, dr, state.metric * new_r)
         gram = torch.where(here[:, :, None], row[:, None, :], state.gram)
         gram = torch.where(here[:, None, :], column[:, :, None], gram)
-        return AndersonState(at.x, at.residual, dx, dr, gram, state.seen + 1, state.metric)
+        return AndersonState(at.x, at.residual, df, dr, gram, state.seen + 1, state.metric)
 
     def weights(self, residual: Tensor, state: AndersonState) -> Tensor:
         """(B, m) gamma; zero for unused slots, whose rows hold the ridge alone."""
-        left = self._left(state.dx, state.dr)
-        right_scale = lengths(state.dr, state.metric)
-        left_scale = right_scale if self._symmetric else lengths(left, state.metric)
+        left_scale, right_scale = self._lengths(state)
         ridge = max(self.regularization, 16 * torch.finfo(residual.dtype).eps)
         identity = torch.eye(self.memory, dtype=residual.dtype, device=residual.device)
         matrix = state.gram / left_scale[:, :, None] / right_scale[:, None, :] + ridge * identity
         solve = self._factor(matrix)
         gamma, rest = torch.zeros_like(right_scale), residual
-        for _ in range(2):  # the second round is the refinement
-            gamma = gamma + solve(_rows_times(left, state.metric * rest) / left_scale) / right_scale
-            rest = residual - combine(gamma, state.dr)
+        for again in (True, False):  # the second round is the refinement
+            right = self._left_times(state.df, state.dr, state.metric * rest)
+            gamma = gamma + solve(right / left_scale) / right_scale
+            if again:
+                rest = residual - combine(gamma, state.dr)
         return gamma
 
     _symmetric: ClassVar[bool]
@@ -151,6 +151,16 @@ class Anderson(Accelerator):
     @abstractmethod
     def _left(dx: Tensor, dr: Tensor) -> Tensor:
         """The vectors that gamma's residual is made orthogonal to."""
+
+    @staticmethod
+    @abstractmethod
+    def _left_times(df: Tensor, dr: Tensor, vector: Tensor) -> Tensor:
+        """(B, m) the inner products of those of the history with a vector (B, n)."""
+
+    @staticmethod
+    @abstractmethod
+    def _lengths(state: AndersonState) -> tuple[Tensor, Tensor]:
+        """(B, m) of those of the history, and of the dr; 1 for what is zero."""
 
     @staticmethod
     @abstractmethod
@@ -166,6 +176,14 @@ class AndersonI(Anderson):
     @staticmethod
     def _left(dx: Tensor, dr: Tensor) -> Tensor:
         return -dx  # so that the matrix is monotone, and the ridge helps, where the map is nonexpansive
+
+    @staticmethod
+    def _left_times(df: Tensor, dr: Tensor, vector: Tensor) -> Tensor:
+        return _rows_times(dr - df, vector)
+
+    @staticmethod
+    def _lengths(state: AndersonState) -> tuple[Tensor, Tensor]:
+        return lengths(state.dr - state.df, state.metric), lengths(state.dr, state.metric)
 
     @staticmethod
     def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
@@ -187,6 +205,15 @@ class AndersonII(Anderson):
         return dr
 
     @staticmethod
+    def _left_times(df: Tensor, dr: Tensor, vector: Tensor) -> Tensor:
+        return _rows_times(dr, vector)
+
+    @staticmethod
+    def _lengths(state: AndersonState) -> tuple[Tensor, Tensor]:
+        found = roots(state.gram.diagonal(dim1=1, dim2=2))
+        return found, found
+
+    @staticmethod
     def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
         factor, info = torch.linalg.cholesky_ex(matrix)
         factor = torch.where((info == 0)[:, None, None], factor, torch.nan)
@@ -195,7 +222,7 @@ class AndersonII(Anderson):
 
 def mix(at: Evaluation, state: AndersonState, gamma: Tensor, relaxation: Tensor | float) -> Tensor:
     """(B, n) the next point for weights (B, m); a relaxation per instance is (B, 1)."""
-    whole = at.fx - combine(gamma, state.dx) - combine(gamma, state.dr)
+    whole = at.fx - combine(gamma, state.df)
     if isinstance(relaxation, float | int) and relaxation == 1:
         return whole
     return whole - (1 - relaxation) * (at.residual - combine(gamma, state.dr))
@@ -213,7 +240,11 @@ def combine(gamma: Tensor, rows: Tensor) -> Tensor:
 
 def lengths(rows: Tensor, metric: Tensor) -> Tensor:
     """(B, m) lengths of the rows in the metric; 1 for zero rows (whose derivative would be NaN)."""
-    squared = (rows * rows * metric[:, None]).sum(2)
+    return roots((rows * rows * metric[:, None]).sum(2))
+
+
+def roots(squared: Tensor) -> Tensor:
+    """Square roots, 1 where they would be 0."""
     return torch.sqrt(torch.where(squared > 0, squared, torch.ones_like(squared)))
 
 

@@ -31,7 +31,7 @@ from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
 from fixedpoint.learned import rebuilt
-from fixedpoint.masks import concrete, freeze
+from fixedpoint.masks import concrete, freeze, somewhere
 from fixedpoint.settings import Setting
 
 MARGIN, PATIENCE = 1.5, 1.1
@@ -165,9 +165,10 @@ class Safeguarded(nn.Module, Accelerator):
     def step(self, at: Evaluation, state: SafeguardState) -> tuple[Tensor, SafeguardState]:
         """Follow the proposal or the plain map, as the account says; while there is a trial, as the gate says."""
         size = torch.sqrt((state.metric * at.residual * at.residual).sum(1))
-        finite = torch.isfinite(size) & torch.isfinite(at.fx).all(1)
+        finite = torch.isfinite(size)  # and so f(x), since x was
         proposal, inner = self.inner.step(at, state.inner)
-        inner = leaves.transform(partial(freeze, ~finite), state.inner, inner)  # nothing is learned from such a point
+        if somewhere(~finite):  # nothing is learned from such a point
+            inner = leaves.transform(partial(freeze, ~finite), state.inner, inner)
         before, state = state, state._replace(inner=inner)
         if self.training:
             return proposal, state
@@ -186,9 +187,11 @@ class Safeguarded(nn.Module, Accelerator):
         budget = state.budget + torch.where(improved, self.share, 0.0) - torch.where(failed, 1.0, 0.0)
         fallback = freeze(improved, at.fx, state.fallback)
         rejected = ~finite | (state.proposed & (failed & (budget < 1) | (size > self.growth * state.best)))
-        usable = ~rejected & (budget >= 1) & torch.isfinite(proposal).all(1)
-        plain = freeze(rejected, fallback, at.fx)
-        return freeze(usable, proposal, plain), state._replace(
+        usable = ~rejected & (budget >= 1) & _finite(proposal)
+        following = proposal
+        if somewhere(~usable):
+            following = freeze(usable, proposal, freeze(rejected, fallback, at.fx))
+        return following, state._replace(
             fallback=fallback,
             best=torch.where(improved, size, state.best),
             budget=budget,
@@ -216,7 +219,7 @@ class Safeguarded(nn.Module, Accelerator):
         failed = ~door & ~beyond & ~(size <= limit)
         untouched = ~door & ~failed
 
-        following = freeze(beyond, following, freeze(torch.isfinite(proposal).all(1), proposal, at.fx))
+        following = freeze(beyond, following, freeze(_finite(proposal), proposal, at.fx))
         following = freeze(door, before.start, freeze(failed, before.cold, following))
         settled = settled._replace(
             inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
@@ -228,7 +231,12 @@ class Safeguarded(nn.Module, Accelerator):
             seen=torch.where(failed, last + 1, settled.seen),
             first=torch.where(torch.isinf(before.first), size, before.first),
         )
-        if not concrete(failed) or bool(failed.any()):
+        if somewhere(failed):
             fresh = self.inner.cold(before.cold, before.metric)
             settled = settled._replace(inner=leaves.transform(partial(freeze, failed), fresh, settled.inner))
         return following, settled
+
+
+def _finite(points: Tensor) -> Tensor:
+    """(B,) whether all entries of a row (B, n) are finite: in one pass, since the largest of them tells."""
+    return torch.isfinite(torch.linalg.vector_norm(points, ord=torch.inf, dim=1))

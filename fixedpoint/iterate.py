@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixedpoint import leaves
 from fixedpoint.context import select_rows
-from fixedpoint.masks import concrete, equal, freeze, indices
+from fixedpoint.masks import concrete, equal, freeze, indices, somewhere
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.registry import accelerators
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
@@ -45,22 +45,19 @@ class Iteration:
         return self.map.assess(at, aux, self.context)
 
     def advance(self, at: Evaluation, done: Tensor | None = None, adapted: Adaptation | None = None) -> None:
-        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, and their state.
+        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, and their states no longer matter.
 
         Rows whose coordinates the map has changed go on from f(x), and the accelerator begins anew there.
         """
         x, state = self.accelerator.step(at, self.state)
         if adapted is not None:
             self.context = adapted.context
-            if not concrete(adapted.x) or bool(adapted.changed.any()):
+            if somewhere(adapted.changed):
                 fresh = self.accelerator.cold(adapted.fx, self.map.metric(self.context))
                 x = freeze(adapted.changed, adapted.fx, x)
                 state = leaves.transform(partial(freeze, adapted.changed), fresh, state)
-        if done is None:
-            self.x, self.state = x, state
-        else:
-            self.x = freeze(done, at.x, x)
-            self.state = leaves.transform(partial(freeze, done), self.state, state)
+        self.x = x if done is None or not somewhere(done) else freeze(done, at.x, x)
+        self.state = state
 
     def detach(self) -> None:
         """Forget how the current point and state came about: the end of a window of truncated backpropagation."""

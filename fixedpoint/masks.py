@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 
 def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
@@ -21,6 +22,23 @@ def concrete(tensor: Tensor) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def somewhere(mask: Tensor) -> bool:
+    """Whether a mask is set anywhere; True where the values cannot be read (inside vmap)."""
+    try:
+        return bool(mask.any())
+    except RuntimeError:
+        return True
+
+
+def constant(tensor: Tensor) -> bool:
+    """Whether values can be read and nobody asks for a derivative (no grad, no tangent, not inside torch.func)."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # torch.func's wrappers have no storage
+        return False
+    return not tensor.requires_grad and unpack_dual(tensor).tangent is None
 
 
 def indices(mask: Tensor) -> Tensor | None:

@@ -6,26 +6,30 @@ import torch
 from torch import Tensor
 
 
-def tau(p: Tensor, v: Tensor, g: Tensor, R: Tensor) -> Tensor:
+def tau(step: Tensor, p: Tensor, eta: Tensor, weighted: Tensor, curvature: Tensor, weight: Tensor) -> Tensor:
     """(B, 1) tau~: the larger root of a tau^2 + b tau + c = 0, without cancellation.
 
+    With the state (mu, eta), p = K^{-1} (R_x mu_x, -R_y mu_y), g = K^{-1} (c, -b) and inner products in the metric R:
+    a = tau_factor + <g, g>, b = <mu - 2 p, g> - tau_factor eta, c = <p, p - mu>.
+
     Args:
-        p: (B, n + m) K^{-1} (R_x v_x, -R_y v_y).
-        v: (B, n + m + 1) the state.
-        g: (B, n + m) K^{-1} (c, -b).
-        R: (n + m + 1,) or (B, n + m + 1) the metric.
+        step: (B, n + m) p - mu.
+        p: (B, n + m).
+        eta: (B, 1).
+        weighted: (B, n + m) R g.
+        curvature: (B, 1) a.
+        weight: (n + m + 1,) or (B, n + m + 1) R.
     """
-    mu, eta, weight, tau_factor = v[:, :-1], v[:, -1:], R[..., :-1], R[..., -1:]
-
-    def dot(one: Tensor, two: Tensor) -> Tensor:
-        return (weight * one * two).sum(1, keepdim=True)
-
-    a = tau_factor + dot(g, g)
-    b = dot(mu, g) - 2 * dot(p, g) - tau_factor * eta
-    c = dot(p, p) - dot(p, mu)
-    discriminant = b * b - 4 * a * c
+    b = -_dot(step + p, weighted) - weight[..., -1:] * eta
+    c = _dot(p, weight[..., :-1] * step)
+    discriminant = b * b - 4 * curvature * c
     real = discriminant > 0
-    root = torch.sqrt(torch.where(real, discriminant, torch.ones_like(a)))
-    q = torch.where(b > 0, -(b + root) / 2, torch.ones_like(a))
-    stable = torch.where(b > 0, c / q, (root - b) / (2 * a))
-    return torch.where(real, stable, -b / (2 * a))
+    root = torch.sqrt(torch.where(real, discriminant, torch.ones_like(b)))
+    q = torch.where(b > 0, -(b + root) / 2, torch.ones_like(b))
+    stable = torch.where(b > 0, c / q, (root - b) / (2 * curvature))
+    return torch.where(real, stable, -b / (2 * curvature))
+
+
+def _dot(one: Tensor, two: Tensor) -> Tensor:
+    """(B, 1)"""
+    return (one * two).sum(1, keepdim=True)

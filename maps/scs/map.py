@@ -21,13 +21,13 @@ from torch import Tensor
 
 from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature, leaves
 from fixedpoint.adjoint import warn_instances, warn_untrusted
-from fixedpoint.masks import concrete, freeze
+from fixedpoint.masks import freeze, somewhere
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
 from maps.scs import adaptive, adjoint, embedding, linear_systems, settings, termination
 from maps.scs.faults import faults
 from maps.scs.matrix import entries
-from maps.scs.preparation import metric, prepare
+from maps.scs.preparation import homogeneous, metric, prepare
 from maps.scs.program import ConeProgram
 from maps.scs.state import ConicPoint, Inner
 
@@ -202,9 +202,10 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, Inner]:
         """One step of SCS and the inner point it went through."""
-        R, p, g = self._metric(context), self._solve(x, context), context.rows.g
-        tau = embedding.tau(p, x, g, R)
-        return self._second(x, torch.cat([p - tau * g, tau], 1), context, first=False)
+        rows, eta, p = context.rows, x[:, -1:], self._solve(x, context)
+        step = p - x[:, :-1]
+        tau = embedding.tau(step, p, eta, rows.weighted, rows.curvature, self._metric(context))
+        return self._second(x, torch.cat([torch.addcmul(step, tau, rows.g, value=-1), tau - eta], 1), context)
 
     def assess(self, evaluation: Evaluation, aux: Inner, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
@@ -223,7 +224,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         history, changed = adaptive.update(rows.history, self._point(aux, context), self.check_interval)
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
-        if not concrete(changed) or bool(changed.any()):
+        if somewhere(changed):
             R = metric(self, history.scale)
             kind, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
             try:
@@ -231,9 +232,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
                 rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
-            x = x + freeze(changed, aux.rsk * (1 / R - 1 / rows.R), torch.zeros_like(x))
+            x = x + freeze(changed, self._slack(aux, context) * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
-            rows = rows._replace(R=R, system=system, g=torch.cat(system.solve(data.c, -data.b), 1))
+            rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b))
         return Adaptation(context._replace(rows=rows), x, fx, changed)
 
     def original(self, at: Evaluation, aux: Inner, context: Context) -> Tensor:
@@ -241,14 +242,14 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         R = context.rows.R
         if context.rows.history is None or R is None:
             return at.x
-        return at.x + aux.rsk * (1 / metric(self, torch.full_like(R[:, 0], self.scale)) - 1 / R)
+        return at.x + self._slack(aux, context) * (1 / metric(self, torch.full_like(R[:, 0], self.scale)) - 1 / R)
 
     def output(self, evaluation: Evaluation, aux: Inner, context: Context) -> ConicPoint:
         """x, y, s in the original units."""
         D, E, sigma = context.rows.scaling
         scale = _safe(aux.u[:, -1:]) * sigma
         x, y = aux.u[:, :-1].split([self.n, self.m], 1)
-        return ConicPoint(E * x / scale, D * y / scale, aux.rsk[:, self.n : -1] / (D * scale))
+        return ConicPoint(E * x / scale, D * y / scale, self._slack(aux, context)[:, self.n : -1] / (D * scale))
 
     def implicit_vjp(self, x_star: Tensor, context: Context, cotangent: Tensor) -> ConeProgram:
         """See `FixedPointMap.implicit_vjp`; warnings as for `output_vjp`."""
@@ -285,7 +286,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         if shared.A is not None:
             data = data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
-        return termination.unscaled(data, context.rows.scaling, x, y, aux.rsk[:, self.n : -1], tau)
+        return termination.unscaled(data, context.rows.scaling, x, y, self._slack(aux, context)[:, self.n : -1], tau)
 
     def _metric(self, context: Context) -> Tensor:
         """(l,) or (B, l) R."""
@@ -304,19 +305,25 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Inner]:
         """SCS's iteration 0: a step with tau held at 1."""
-        u_tilde = torch.cat([p - context.rows.g, torch.ones_like(v[:, :1])], 1)
-        return self._second(v, u_tilde, context, first=True)
+        half = torch.cat([p - v[:, :-1] - context.rows.g, 1 - v[:, -1:]], 1)
+        return self._second(v, half, context, first=True)
 
-    def _second(self, v: Tensor, u_tilde: Tensor, context: Context, *, first: bool) -> tuple[Tensor, Inner]:
-        """The second half of a step: project and relax.
+    def _second(self, v: Tensor, half: Tensor, context: Context, *, first: bool = False) -> tuple[Tensor, Inner]:
+        """The second half of a step, after the first, u~ - v: project and relax.
 
         R is constant inside every block that is not separable and on the box, so the projection in its norm is the
         Euclidean one.
         """
-        x, y, tau = (2 * u_tilde - v).split([self.n, self.m, 1], dim=1)
+        u_tilde = v + half
+        z = u_tilde + half
+        x, y, tau = z.split([self.n, self.m, 1], dim=1)
         y = self.cone.project_dual(y, context.rows.bounds)
         u = torch.cat([x, y, torch.ones_like(tau) if first else tau.relu()], 1)
-        return v + self.alpha * (u - u_tilde), Inner(u, self._metric(context) * (v + u - 2 * u_tilde))
+        return torch.add(v, u - u_tilde, alpha=self.alpha), Inner(u, z)
+
+    def _slack(self, aux: Inner, context: Context) -> Tensor:
+        """(B, l) R (u - z): (0, s, kappa)."""
+        return self._metric(context) * (aux.u - aux.z)
 
 
 def feature_count(program: ConeProgram) -> int:

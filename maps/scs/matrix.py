@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from maps.scs.products import Host, Layout, layout, product
+
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
@@ -26,6 +28,11 @@ class Pattern:
     def index(self) -> tuple[Tensor, Tensor]:
         """(rows, columns) as tensors."""
         return torch.from_numpy(self.rows), torch.from_numpy(self.columns)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """For products."""
+        return layout(self.rows, self.columns, self.shape)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,6 +64,7 @@ class SparseMatrix:
                 f"values: expected ({len(pattern)},) or (B, {len(pattern)}) stored entries, got {tuple(values.shape)}"
             )
         self.values, self.pattern = values, pattern
+        self._host = Host()
 
     @classmethod
     def of(cls, matrix: Any) -> SparseMatrix:
@@ -101,6 +109,17 @@ class SparseMatrix:
         rows, columns = self.pattern.index
         return SparseMatrix(self.values * left[:, rows] * right[:, columns], self.pattern)
 
+    def product(self, vector: Tensor, *, transposed: bool) -> Tensor:
+        """(B, n) -> (B, m); transposed (B, m) -> (B, n)."""
+        if self.ndim == 3:
+            return product(self.values, self.pattern.layout, self.pattern.shape, vector, transposed=transposed)
+        found = self._host.product(self.values, self.pattern, vector, transposed=transposed)
+        if found is not None:
+            return found
+        source, target = self.pattern.index if transposed else self.pattern.index[::-1]
+        size = self.pattern.shape[1 if transposed else 0]
+        return vector.new_zeros(vector.shape[0], size).index_add(1, target, self.values * vector[:, source])
+
     def __repr__(self) -> str:
         return f"SparseMatrix(shape={tuple(self.shape)}, stored={len(self.pattern)})"
 
@@ -121,14 +140,14 @@ pytree.register_pytree_node(
 def _unflatten(values: list[Any], pattern: Pattern) -> SparseMatrix:
     matrix = object.__new__(SparseMatrix)
     (matrix.values,), matrix.pattern = values, pattern
+    matrix._host = Host()
     return matrix
 
 
 def times(matrix: Matrix, vector: Tensor) -> Tensor:
     """(B, m, n) or shared (m, n), times (B, n) -> (B, m)."""
     if isinstance(matrix, SparseMatrix):
-        rows, columns = matrix.pattern.index
-        return _gathered(matrix.values, vector, columns, rows, matrix.pattern.shape[0])
+        return matrix.product(vector, transposed=False)
     if matrix.ndim == 2:
         return vector @ matrix.mT
     return (vector[:, None] @ matrix.mT)[:, 0]  # a row times a matrix: 3 to 5 times faster than a matrix times a column
@@ -137,8 +156,7 @@ def times(matrix: Matrix, vector: Tensor) -> Tensor:
 def transposed_times(matrix: Matrix, vector: Tensor) -> Tensor:
     """(B, m, n) or shared (m, n), transposed, times (B, m) -> (B, n)."""
     if isinstance(matrix, SparseMatrix):
-        rows, columns = matrix.pattern.index
-        return _gathered(matrix.values, vector, rows, columns, matrix.pattern.shape[1])
+        return matrix.product(vector, transposed=True)
     return times(matrix.mT, vector)
 
 
@@ -178,8 +196,3 @@ def entries(matrix: Matrix, pattern: Pattern) -> Tensor:
         return matrix.values
     rows, columns = pattern.index
     return matrix[..., rows, columns]
-
-
-def _gathered(values: Tensor, vector: Tensor, source: Tensor, target: Tensor, size: int) -> Tensor:
-    """(B, size) sums of values * vector[:, source] by target."""
-    return vector.new_zeros(vector.shape[0], size).index_add(1, target, values * vector[:, source])

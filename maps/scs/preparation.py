@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fixedpoint import Context
 from maps.scs import linear_systems, scaling
+from maps.scs.linear_systems import LinearSystem
 from maps.scs.matrix import dense, expanded, sparse, symmetrized
 from maps.scs.program import ConeProgram
 from maps.scs.scaling import Data, Scaling
@@ -28,7 +29,7 @@ def prepare(map: SCS, problem: ConeProgram) -> Context:
     shared = not map.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
     kind = map.linear_solver
     if kind == "auto":
-        kind = linear_systems.choose(map.n, map.m, 1 if shared else batch)
+        kind = linear_systems.choose(problem.patterns["A"], problem.patterns.get("P"), 1 if shared else batch)
     data = _laid_out(data if shared else _expanded(data, batch), kind, problem)
     R = metric(map, torch.full_like(data.c[: 1 if shared else batch, 0], map.scale))
     R_y = R[0, map.n : -1] if shared else R[:, map.n : -1]
@@ -37,7 +38,7 @@ def prepare(map: SCS, problem: ConeProgram) -> Context:
         data=data._replace(A=data.b.new_zeros(batch, 0, 0), P=None) if shared else data,
         scaling=diagonals,
         system=None if shared else system,
-        g=torch.cat(system.solve(data.c, -data.b), 1),
+        **homogeneous(system, R[0] if shared else R, data.c, data.b),
         R=None if shared else R,
         bounds=map.cone.rescaled(diagonals.D),
         weights=certificate_weights(problem.A, problem.patterns["A"], raw.b, raw.c),
@@ -53,6 +54,13 @@ def metric(map: SCS, scale: Tensor) -> Tensor:
     zero = torch.arange(map.m, device=scale.device) < map.cone.equalities
     rows = torch.where(zero, rows / map.zero_cone_factor, rows)
     return torch.cat([scale.new_full((batch, map.n), map.rho_x), rows, scale.new_full((batch, 1), map.tau_factor)], 1)
+
+
+def homogeneous(system: LinearSystem, R: Tensor, c: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """`Rows.g`, `weighted` and `curvature`."""
+    g = torch.cat(system.solve(c, -b), 1)
+    weighted = R[..., :-1] * g
+    return {"g": g, "weighted": weighted, "curvature": R[..., -1:] + (weighted * g).sum(1, keepdim=True)}
 
 
 def _scaled(map: SCS, raw: Data, problem: ConeProgram) -> tuple[Scaling, Data]:

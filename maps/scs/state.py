@@ -24,12 +24,12 @@ class ConicPoint(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """By-products of a step: what x, y, s and tau are read from."""
+    """By-products of a step: what x, y, s and tau are read from. R (u - z) is (0, s, kappa)."""
 
     u: Tensor
-    """(B, l) the projected point (x, y, tau)."""
-    rsk: Tensor
-    """(B, l) R (v + u - 2 u~) = (0, s, kappa)."""
+    """(B, l) the projection of z: (x, y, tau)."""
+    z: Tensor
+    """(B, l) 2 u~ - v."""
 
 
 class Rows(NamedTuple):
@@ -41,6 +41,10 @@ class Rows(NamedTuple):
     system: LinearSystem | None
     g: Tensor
     """(B, n + m) K^{-1} (c, -b)."""
+    weighted: Tensor
+    """(B, n + m) R g."""
+    curvature: Tensor
+    """(B, 1) tau_factor + g'R g."""
     R: Tensor | None
     """(B, l)"""
     bounds: Tensor | None

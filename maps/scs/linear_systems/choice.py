@@ -6,12 +6,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from maps.scs.linear_systems import conjugate_gradients, dense, sparse
-from maps.scs.matrix import Matrix, SparseMatrix
+from maps.scs.linear_systems import condensed, conjugate_gradients, dense, sparse
+from maps.scs.matrix import Matrix, Pattern, SparseMatrix
 
-KINDS = ("auto", "dense", "sparse", "cg")
+KINDS = ("auto", "dense", "condensed", "sparse", "cg")
 """What `SCS(linear_solver=...)` takes."""
 
+_CONDENSED_FROM = 100
+"""Unknowns below which K is not worth an elimination order."""
 _DENSE_SIZE, _DENSE_BYTES, _FACTORS = 1500, 2**30, 64
 """Variables, and bytes of all matrices, up to which a batch is factored densely; most factors of one batch."""
 
@@ -23,13 +25,17 @@ class LinearSystem(Protocol):
         """(B, n), (B, m) -> (p (B, n), q (B, m))."""
 
 
-def choose(n: int, m: int, copies: int) -> str:
+def choose(A: Pattern, P: Pattern | None, copies: int) -> str:
     """The kind that "auto" stands for.
 
     Args:
-        n, m: variables and rows.
+        A: pattern of A, (m, n).
+        P: pattern of P, (n, n), or None.
         copies: matrices to factor: 1 when the batch shares them, else B.
     """
+    m, n = A.shape
+    if n + m >= _CONDENSED_FROM and n <= _DENSE_SIZE and m <= _DENSE_SIZE and condensed.cheaper(A, P, copies):
+        return "condensed"
     if n <= _DENSE_SIZE and 8 * copies * n * (n + 2 * m) <= _DENSE_BYTES:
         return "dense"
     return "sparse" if copies <= _FACTORS else "cg"
@@ -39,7 +45,7 @@ def factor(kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float) ->
     """Prepare K for a batch, or once for a shared A and P.
 
     Args:
-        kind: "dense" (A and P are tensors), "sparse" or "cg" (they are `SparseMatrix`).
+        kind: "dense" (A and P are tensors), "condensed", "sparse" or "cg" (they are `SparseMatrix`).
         A: (B, m, n), or (m, n) shared.
         P: (B, n, n) or (n, n), like A; None for 0.
         R_y: (m,) positive, or (B, m).
@@ -54,4 +60,6 @@ def factor(kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float) ->
         return dense.factor(A, P, R_y, rho_x)
     assert isinstance(A, SparseMatrix)
     assert P is None or isinstance(P, SparseMatrix)
+    if kind == "condensed":
+        return condensed.factor(A, P, R_y, rho_x)
     return (sparse.factor if kind == "sparse" else conjugate_gradients.prepare)(A, P, R_y, rho_x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,3 +64,16 @@ def kkt_product(
     """K [p; q]: (B, n), (B, m)."""
     top = rho_x * p + transposed_times(A, q)
     return top if P is None else top + times(P, p), times(A, p) - R_y * q
+
+
+def host(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Any:
+    """One K as a SciPy matrix."""
+    from scipy import sparse
+
+    def matrix(of: SparseMatrix) -> Any:
+        return sparse.csr_matrix((of.values.numpy(), (of.pattern.rows, of.pattern.columns)), shape=of.pattern.shape)
+
+    block = sparse.diags_array(np.full(A.shape[1], rho_x, dtype=R_y.numpy().dtype))
+    top = block if P is None else block + matrix(P)
+    constraint = matrix(A)
+    return sparse.block_array([[top, constraint.T], [constraint, sparse.diags_array(-R_y.numpy())]], format="csc")

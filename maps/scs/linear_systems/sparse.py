@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maps.scs.linear_systems.constant import Constant, kkt_product, mapped_first
+from maps.scs.linear_systems.constant import Constant, host, kkt_product, mapped_first
 from maps.scs.linear_systems.dense import FactorizationError
 from maps.scs.matrix import Pattern, SparseMatrix
 
@@ -102,15 +102,14 @@ def _factor(
     A: Pattern, P: Pattern | None, rho_x: float, values: np.ndarray, quadratic: np.ndarray, R_y: np.ndarray
 ) -> Any:
     """A verified SuperLU object of one instance's K, or None."""
-    from scipy import sparse
     from scipy.sparse.linalg import splu
 
     m, n = A.shape
-    constraint = sparse.csr_matrix((values, (A.rows, A.columns)), shape=(m, n))
-    block = rho_x * sparse.eye_array(n, format="csr")
-    if P is not None:
-        block = block + sparse.csr_matrix((quadratic, (P.rows, P.columns)), shape=(n, n))
-    K = sparse.block_array([[block, constraint.T], [constraint, sparse.diags_array(-R_y)]], format="csc")
+    parts = (
+        SparseMatrix(torch.from_numpy(values), A),
+        None if P is None else SparseMatrix(torch.from_numpy(quadratic), P),
+    )
+    K = host(*parts, torch.from_numpy(R_y), rho_x)
     if not np.isfinite(K.data).all():
         return None
     known = np.cos(np.arange(n + m) ** 2 + 0.5)

@@ -14,9 +14,10 @@ import fixedpoint as fp
 from maps.scs import SCS, ConeProgram, FactorizationError, SparseMatrix, solve
 from maps.scs.linear_systems import choose, factor
 from maps.scs.linear_systems.conjugate_gradients import conjugate_gradients
+from maps.scs.matrix import Pattern
 from tests.maps.scs.programs import CONES, data
 
-KINDS = ("dense", "sparse", "cg")
+KINDS = ("dense", "condensed", "sparse", "cg")
 M, N, BATCH = 7, 5, 3
 
 
@@ -174,7 +175,19 @@ def test_conjugate_gradients_stops_each_row_by_itself() -> None:
     assert torch.equal(conjugate_gradients(apply, 0 * right, torch.ones_like(right), 1e-12), 0 * right)
 
 
+def full(n: int) -> Pattern:
+    """Every entry stored."""
+    rows, columns = np.divmod(np.arange(n * n), n)
+    return Pattern(rows, columns, (n, n))
+
+
+def diagonal(n: int) -> Pattern:
+    return Pattern(np.arange(n), np.arange(n), (n, n))
+
+
 def test_what_auto_stands_for() -> None:
-    assert choose(100, 100, 1000) == "dense"
-    assert choose(20_000, 20_000, 1) == "sparse"
-    assert choose(1000, 1000, 1000) == "cg"
+    assert choose(full(100), None, 1000) == "dense"
+    assert choose(diagonal(100), None, 1000) == choose(diagonal(100), diagonal(100), 1) == "condensed"
+    assert choose(diagonal(10), None, 1) == "dense"
+    assert choose(diagonal(20_000), None, 1) == "sparse"
+    assert choose(diagonal(20_000), None, 1000) == "cg"

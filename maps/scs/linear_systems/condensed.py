@@ -1,0 +1,227 @@
+"""K by static condensation: unknowns that do not touch each other are eliminated by rounds, what is left is dense.
+
+Where the batch shares K all rounds are one sparse matrix, made once: a solve is two sparse products and one small dense
+one. Where every instance has its own K, of one pattern, a solve is a few operations on the whole batch for each round.
+`elimination` finds the order. Torch sees a constant operator: where the matrices themselves are differentiated or mapped
+the dense factor is used.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixedpoint.masks import constant
+from maps.scs.linear_systems import dense
+from maps.scs.linear_systems.constant import Constant, host, kkt_product
+from maps.scs.linear_systems.elimination import DENSE, SPARSE, Plan, plan
+from maps.scs.matrix import Pattern, SparseMatrix
+
+OWN_EDGE, OWN_ENTRY = 6.0, 0.4
+"""Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
+ratios matter.)"""
+_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
+
+
+class Condensed(NamedTuple):
+    """Factors of K. Tensors are batch-first, or without a batch axis when shared."""
+
+    A: SparseMatrix
+    P: SparseMatrix | None
+    R_y: Tensor
+    """(B, m), or (m,) when shared."""
+    rho_x: float
+    operator: Any
+    """(right (B, n + m), *factors) -> (B, n + m)."""
+    factors: tuple[Tensor, ...]
+    """What belongs to instances; the operator has inside it what is shared."""
+    refined: Tensor | None = None
+    """(B, 1) bool: where a step of refinement follows; None: nowhere, or inside the operator."""
+    dense: dense.Dense | None = None
+    direct: Tensor | None = None
+    """(B, 1) bool: who is solved by `dense` instead."""
+
+    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n), (B, m) -> (p, q)."""
+        p, q = self._once(top, bottom)
+        if self.refined is not None:
+            top_again, bottom_again = kkt_product(self.A, self.P, self.R_y, self.rho_x, p, q)
+            dp, dq = self._once(top - top_again, bottom - bottom_again)
+            p, q = torch.where(self.refined, p + dp, p), torch.where(self.refined, q + dq, q)
+        if self.dense is not None and self.direct is not None:
+            full = self.dense.solve(top, bottom)
+            p, q = torch.where(self.direct, full[0], p), torch.where(self.direct, full[1], q)
+        return p, q
+
+    def _once(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        found = Constant.apply(self.operator, torch.cat([top, bottom], 1), *self.factors)
+        return found[:, : top.shape[1]], found[:, top.shape[1] :]
+
+
+def cheaper(A: Pattern, P: Pattern | None, copies: int) -> bool:
+    """Whether a solve costs half as much as one with the dense reduced system, or less."""
+    (m, n), found = A.shape, plan(A, P, shared=copies == 1)
+    core, block = len(found.core), len(found.block)
+    if copies == 1:
+        return 4 * SPARSE * found.edges + DENSE * core**2 <= DENSE * (n * n + 2 * n * m) / 2
+    return OWN_EDGE * found.edges + OWN_ENTRY * (core**2 + 2 * core * block) <= OWN_ENTRY * (n * n + 2 * n * m) / 2
+
+
+def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Condensed | dense.Dense:
+    """See `linear_systems.factor`; instances whose condensation is not accurate get a dense factor."""
+    if not all(constant(t) for t in (A.values, R_y, *(() if P is None else (P.values,)))):
+        return dense.factor(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
+    found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2)
+    R_y = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
+    with torch.no_grad():
+        numbers = _eliminate(found, _entries(found, A, P, R_y, rho_x))
+        operator: Any = partial(_solve_each, found)
+        if A.ndim == 2:
+            operator, numbers = _Shared(found, numbers), ()
+        system = Condensed(A, P, R_y, rho_x, operator, numbers)
+        known = torch.cos(torch.arange(found.size, dtype=R_y.dtype) ** 2 + 0.5).expand(
+            1 if A.ndim == 2 else len(R_y), -1
+        )
+        target = kkt_product(A, P, R_y, rho_x, *known.split([A.shape[-1], A.shape[-2]], 1))
+        whole = torch.isfinite(torch.cat(target, 1)).all(1)  # other rows are somebody else's to report
+
+        def inexact(system: Condensed) -> Tensor:
+            error = (torch.cat(system.solve(*target), 1) - known).abs().amax(1)
+            return whole & ~(error <= _TOLERANCE[R_y.dtype])
+
+        wrong = inexact(system)
+        if bool(wrong.any()):
+            if A.ndim == 2:
+                operator.refine(A, P, R_y, rho_x)
+            else:
+                system = system._replace(refined=wrong[:, None])
+            wrong = inexact(system)
+    if not bool(wrong.any()):
+        return system
+    full = dense.factor(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
+    return full if A.ndim == 2 or bool(wrong.all()) else system._replace(dense=full, direct=wrong[:, None])
+
+
+def _entries(found: Plan, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Tensor:
+    """(B or 1, entries) K's."""
+    n = A.shape[-1]
+    values = R_y.new_zeros(A.values.shape[0] if A.ndim == 3 else 1, found.entries)
+    values[:, torch.from_numpy(found.A_entry)] = A.values
+    if P is not None:
+        values[:, torch.from_numpy(found.P_entry)] = P.values
+    values[:, :n] += rho_x
+    values[:, n : found.size] = -R_y
+    return values
+
+
+def _eliminate(found: Plan, values: Tensor) -> tuple[Tensor, ...]:
+    """The factors from K's entries (B, entries).
+
+    For each round the multipliers of its edges (B, edges) and the reciprocal pivots (B, pivots); then those of the
+    block (B, core, block), (B, block); then the inverse of the core (B, core, core).
+    """
+    factors: list[Tensor] = []
+    for step in found.rounds:
+        pivots, entry, at, _, update, left, right = (torch.from_numpy(part) for part in step)
+        reciprocal = 1 / values[:, pivots]
+        edge = values[:, entry]
+        multiplier = edge * reciprocal[:, at]
+        values = values.index_add(1, update, -multiplier[:, left] * edge[:, right])
+        factors += [multiplier, reciprocal]
+    values = torch.cat([values, torch.zeros_like(values[:, :1])], 1)  # what no entry stands for is 0
+    block, between = values[:, torch.from_numpy(found.block)], values[:, torch.from_numpy(found.block_entry)]
+    core, reciprocal = values[:, torch.from_numpy(found.core_entry)], 1 / block
+    multiplier = between * reciprocal[:, None]
+    variables = int(np.searchsorted(found.core, found.n))
+    return (*factors, multiplier, reciprocal, _inverse(core - multiplier @ between.mT, variables))
+
+
+def _inverse(matrix: Tensor, n: int) -> Tensor:
+    """(B, k, k) inverse of [[E, F'], [F, -G]] with positive definite E (n x n) and G, by two Cholesky factors.
+
+    G comes first: it is never tiny, while E may be rho_x.
+    """
+    E, F, G = matrix[:, :n, :n], matrix[:, n:, :n], -matrix[:, n:, n:]
+    inverse_G = _positive_inverse(G)
+    W = inverse_G @ F
+    S = _positive_inverse(E + F.mT @ W)
+    WS = W @ S
+    return torch.cat([torch.cat([S, WS.mT], 2), torch.cat([WS, WS @ W.mT - inverse_G], 2)], 1)
+
+
+def _positive_inverse(matrix: Tensor) -> Tensor:
+    """NaN where it is not positive definite."""
+    lower, info = torch.linalg.cholesky_ex(matrix)
+    lower = torch.where((info == 0)[:, None, None], lower, torch.nan)
+    return torch.cholesky_inverse(lower)  # nobody differentiates it here
+
+
+def _solve_each(found: Plan, right: Tensor, *factors: Tensor) -> Tensor:
+    """K^{-1} right with a K per instance."""
+    *rounds, multiplier, reciprocal, core_inverse = factors
+    steps, block, core = found.tensors
+    x = right.clone()
+    for (_, pivot, other), edges in zip(steps, rounds[::2], strict=True):
+        x.index_add_(1, other, edges * x[:, pivot], alpha=-1)
+    inner, centre = x[:, block], x[:, core]
+    if len(block):
+        centre = centre - (inner[:, None] @ multiplier.mT)[:, 0]
+    centre = (centre[:, None] @ core_inverse)[:, 0]
+    if len(block):
+        x[:, block] = inner * reciprocal - (centre[:, None] @ multiplier)[:, 0]
+    x[:, core] = centre
+    for (pivots, pivot, other), edges, scale in zip(
+        reversed(steps), reversed(rounds[::2]), reversed(rounds[1::2]), strict=True
+    ):
+        x[:, pivots] = x[:, pivots] * scale
+        x.index_add_(1, pivot, edges * x[:, other], alpha=-1)
+    return x
+
+
+class _Shared:
+    """K^{-1} right with one K: all rounds, and the block, composed to a sparse matrix and its transpose."""
+
+    def __init__(self, found: Plan, factors: tuple[Tensor, ...]) -> None:
+        from scipy import sparse
+
+        def eliminate(pivot: np.ndarray, other: np.ndarray, multiplier: np.ndarray) -> Any:
+            part = sparse.csr_matrix((-multiplier, (other, pivot)), shape=(found.size, found.size))
+            return sparse.eye_array(found.size, format="csr") + part
+
+        *rounds, multiplier, reciprocal, core_inverse = (t[0].numpy() for t in factors)
+        forward, scale = sparse.eye_array(found.size, format="csr", dtype=core_inverse.dtype), np.ones(found.size)
+        for step, edges, inverse in zip(found.rounds, rounds[::2], rounds[1::2], strict=True):
+            forward = eliminate(step.pivots[step.edge_pivot], step.edge_other, edges) @ forward
+            scale[step.pivots] = inverse
+        core, block = np.meshgrid(found.core, found.block, indexing="ij")
+        forward = eliminate(block.ravel(), core.ravel(), multiplier.ravel()) @ forward
+        scale[found.block] = reciprocal
+        order = np.concatenate([np.setdiff1d(np.arange(found.size), found.core), found.core])
+        self.forward = forward.tocsr()[order]
+        self.backward = (forward.T @ sparse.diags_array(scale)).tocsr()[:, order]
+        self.inverse = torch.from_numpy(core_inverse.copy())
+        self.matrix: Any = None
+        """K, where a step of refinement follows."""
+
+    def refine(self, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> None:
+        """Let a step of refinement follow from now on."""
+        self.matrix = host(A, P, R_y, rho_x).tocsr()
+
+    def __call__(self, right: Tensor) -> Tensor:
+        """(B, n + m)."""
+        target = right.mT.contiguous().numpy()
+        x = self._once(target)
+        if self.matrix is not None:
+            x += self._once(target - self.matrix @ x)
+        return torch.from_numpy(x).mT.contiguous()
+
+    def _once(self, target: np.ndarray) -> np.ndarray:
+        """(n + m, B), the layout that sparse products are fast in; SciPy's, as torch's stall where cores are shared."""
+        x = self.forward @ target
+        if k := len(self.inverse):
+            torch.mm(self.inverse, torch.from_numpy(x[-k:].copy()), out=torch.from_numpy(x[-k:]))
+        return self.backward @ x

@@ -1,0 +1,190 @@
+"""In which order to eliminate the unknowns of K, from its sparsity pattern alone.
+
+K is quasi-definite, so that any order works (Vanderbei, "Symmetric quasidefinite matrices", 1995). Unknowns that do not
+touch each other are eliminated together, in rounds, so that a round is a handful of operations on a whole batch; what is
+left at the end, the core, is dense. A variable without an entry on P's diagonal has the tiny pivot rho_x until a row
+next to it is gone: it waits for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maps.scs.matrix import Pattern
+
+DEGREE = 4
+"""Most neighbours of an unknown that is eliminated one by one: each pair of them becomes an entry."""
+BLOCK = 0.5
+"""Share of stored entries from which on a block between the core and unknowns that touch only it is kept dense."""
+SPARSE, DENSE = 0.3, 0.035
+"""Nanoseconds for an entry of a sparse and of a dense matrix that a whole batch is multiplied with."""
+
+Index = np.ndarray
+"""int64"""
+
+
+class Round(NamedTuple):
+    """Unknowns (pivots) that are eliminated together, and the entries that this changes.
+
+    An edge is an entry between a pivot and one of its neighbours; an update is a pair of edges of one pivot.
+    """
+
+    pivots: Index
+    edge_entry: Index
+    """Where the entry is among the plan's."""
+    edge_pivot: Index
+    """Place of the pivot among `pivots`."""
+    edge_other: Index
+    """The neighbour, an unknown."""
+    update_entry: Index
+    """The entry that changes."""
+    update_left: Index
+    """Edge."""
+    update_right: Index
+    """Edge."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An elimination order. Unknowns 0..n-1 are the variables, n..n+m-1 the rows; entry i < n + m is diagonal entry i."""
+
+    n: int
+    """Variables; the other unknowns are rows."""
+    size: int
+    entries: int
+    """Of K and what elimination adds: n + m on the diagonal, then each pair once."""
+    A_entry: Index
+    """(nnz of A,) where its entries are."""
+    P_entry: Index
+    """(nnz of P,) the same; an off-diagonal pair of P goes to one place twice, and counts once."""
+    rounds: tuple[Round, ...]
+    block: Index
+    """Unknowns that touch the core only, not each other: eliminated last, by dense products."""
+    core: Index
+    """Unknowns that are left, the variables first."""
+    block_entry: Index
+    """(core, block) the entries between them; `entries` where there is none."""
+    core_entry: Index
+    """(core, core)"""
+
+    @property
+    def edges(self) -> int:
+        """Of all rounds."""
+        return sum(len(r.edge_entry) for r in self.rounds)
+
+    @cached_property
+    def tensors(self) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor]:
+        """([(pivots, pivot of each edge, its other end)] of the rounds, block, core)."""
+        steps = [(r.pivots, r.pivots[r.edge_pivot], r.edge_other) for r in self.rounds]
+        found = [tuple(map(torch.from_numpy, step)) for step in steps]
+        return found, torch.from_numpy(self.block), torch.from_numpy(self.core)
+
+
+@lru_cache(maxsize=64)
+def plan(A: Pattern, P: Pattern | None, *, shared: bool) -> Plan:
+    """The plan for programs with these stored entries (m, n), (n, n); for one K, or for a K per instance."""
+    m, n = A.shape
+    graph = _Graph(n, m)
+    A_entry = np.array([graph.entry(n + i, j) for i, j in zip(A.rows.tolist(), A.columns.tolist(), strict=True)])
+    P_places = [] if P is None else list(zip(P.rows.tolist(), P.columns.tolist(), strict=True))
+    P_entry = np.array([graph.entry(i, j) for i, j in P_places], dtype=np.int64)
+    ready = np.zeros(n + m, dtype=bool)
+    ready[n:] = True
+    ready[[i for i, j in P_places if i == j]] = True
+    rounds: list[Round] = []
+    while (found := graph.independent(ready, _limit(graph, ready))).size:
+        rounds.append(graph.eliminate(found))
+        ready[rounds[-1].edge_other] = True
+    if shared:
+        rounds = rounds[: _worth(rounds, n + m)]
+    core = np.setdiff1d(np.arange(n + m), np.concatenate([np.empty(0, dtype=np.int64), *(r.pivots for r in rounds)]))
+    block = core[:0]
+    if not shared and len(core):
+        candidates = graph.independent(ready, n + m)
+        rest = np.setdiff1d(core, candidates)
+        if len(rest) and (graph.lookup(rest, candidates) < len(graph.entries)).mean() >= BLOCK:
+            core, block = rest, candidates
+    places = A_entry.astype(np.int64), P_entry
+    return Plan(
+        n, n + m, len(graph.entries), *places, tuple(rounds), block, core, graph.lookup(core, block),
+        graph.lookup(core, core),
+    )  # fmt: skip
+
+
+def _worth(rounds: list[Round], size: int) -> int:
+    """After how many rounds a solve with one K costs least, all of them composed."""
+    from scipy import sparse
+
+    composed, left, costs = sparse.eye_array(size, format="csr"), size, [DENSE * size**2]
+    for step in rounds:
+        ones = np.ones(len(step.edge_entry))
+        edges = sparse.csr_matrix((ones, (step.edge_other, step.pivots[step.edge_pivot])), shape=(size, size))
+        composed, left = composed + edges @ composed, left - len(step.pivots)
+        costs.append(2 * SPARSE * composed.nnz + DENSE * left**2)
+    return int(np.argmin(costs))
+
+
+def _limit(graph: _Graph, ready: np.ndarray) -> int:
+    """Up to twice the smallest degree, so that cheap unknowns go first."""
+    least = min((len(graph.neighbours[i]) for i in graph.left.tolist() if ready[i]), default=DEGREE + 1)
+    return min(DEGREE, max(2, 2 * least))
+
+
+class _Graph:
+    """K's pattern as elimination changes it."""
+
+    def __init__(self, n: int, m: int) -> None:
+        self.entries: dict[tuple[int, int], int] = {(i, i): i for i in range(n + m)}
+        self.neighbours: list[set[int]] = [set() for _ in range(n + m)]
+        self.left = np.arange(n + m)
+
+    def entry(self, i: int, j: int) -> int:
+        """Where entry (i, j) is; made if it is new."""
+        if i != j:
+            self.neighbours[i].add(j)
+            self.neighbours[j].add(i)
+        return self.entries.setdefault((min(i, j), max(i, j)), len(self.entries))
+
+    def independent(self, ready: np.ndarray, limit: int) -> Index:
+        """Unknowns that do not touch each other, of at most `limit` neighbours, fewest first."""
+        candidates = [(len(self.neighbours[i]), i) for i in self.left.tolist() if ready[i]]
+        taken, blocked = [], set()
+        for degree, i in sorted(candidates):
+            if degree > limit:
+                break
+            if i not in blocked:
+                taken.append(i)
+                blocked |= self.neighbours[i]
+        return np.array(sorted(taken), dtype=np.int64)
+
+    def eliminate(self, pivots: Index) -> Round:
+        """Take unknowns out; their neighbours become neighbours of each other."""
+        edges: list[tuple[int, int, int]] = []
+        updates: list[tuple[int, int, int]] = []
+        for place, i in enumerate(pivots.tolist()):
+            around = sorted(self.neighbours[i])
+            first = len(edges)
+            edges += [(self.entry(i, j), place, j) for j in around]
+            for a, j in enumerate(around):
+                self.neighbours[j].discard(i)
+                updates += [(self.entry(j, around[b]), first + a, first + b) for b in range(a + 1)]
+            self.neighbours[i] = set()
+        self.left = np.setdiff1d(self.left, pivots)
+        return Round(pivots, *_columns(edges), *_columns(updates))
+
+    def lookup(self, rows: Index, columns: Index) -> Index:
+        """(rows, columns) where their entries are, `len(entries)` for none."""
+        none = len(self.entries)
+        found = [[self.entries.get((min(i, j), max(i, j)), none) for j in columns.tolist()] for i in rows.tolist()]
+        return np.array(found, dtype=np.int64).reshape(len(rows), len(columns))
+
+
+def _columns(rows: list[tuple[int, int, int]]) -> tuple[Index, Index, Index]:
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
