@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Accelerator, Evaluation, Range
+from fixedpoint.masks import finite_rows, freeze, somewhere
 from fixedpoint.settings import Setting
 
 
@@ -111,20 +112,21 @@ class Anderson(Accelerator):
         """Record the newest difference, then extrapolate."""
         state = self.record(at, state)
         mixed = mix(at, state, self.weights(at.residual, state), self.relaxation)
-        turn = (state.seen % self.interval == 0)[:, None]
-        usable = turn & torch.isfinite(mixed).all(1, keepdim=True)
-        return torch.where(usable, mixed, at.fx), state
+        usable = (state.seen % self.interval == 0) & finite_rows(mixed)
+        return (freeze(usable, mixed, at.fx) if somewhere(~usable) else mixed), state
 
     def record(self, at: Evaluation, state: AndersonState) -> AndersonState:
         """The state with the difference to the last evaluation in the ring's next slot."""
         new_x, new_r = at.x - state.x, at.residual - state.residual
+        early = state.seen <= self.start  # there is no pair yet: its slot stays zero
+        if somewhere(early):
+            new_x, new_r = (freeze(early, torch.zeros_like(new), new) for new in (new_x, new_r))
         slot = (state.seen - self.start - 1) % self.memory
-        here = torch.arange(self.memory, device=slot.device) == slot[:, None]
-        here = here & (state.seen > self.start)[:, None]  # (B, m): all False until there is a pair
-        df = torch.where(here[:, :, None], (new_x + new_r)[:, None], state.df)
-        dr = torch.where(here[:, :, None], new_r[:, None], state.dr)
+        place = torch.arange(len(slot), device=slot.device), slot  # a third of what `where` costs
+        df, dr = state.df.index_put(place, new_x + new_r), state.dr.index_put(place, new_r)
         row = _rows_times(dr, state.metric * self._left(new_x, new_r))
         column = row if self._symmetric else self._left_times(df, dr, state.metric * new_r)
+        here = torch.arange(self.memory, device=slot.device) == slot[:, None]
         gram = torch.where(here[:, :, None], row[:, None, :], state.gram)
         gram = torch.where(here[:, None, :], column[:, :, None], gram)
         return AndersonState(at.x, at.residual, df, dr, gram, state.seen + 1, state.metric)

@@ -31,7 +31,7 @@ from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
 from fixedpoint.learned import rebuilt
-from fixedpoint.masks import concrete, freeze, somewhere
+from fixedpoint.masks import concrete, finite_rows, freeze, somewhere
 from fixedpoint.settings import Setting
 
 MARGIN, PATIENCE = 1.5, 1.1
@@ -187,7 +187,7 @@ class Safeguarded(nn.Module, Accelerator):
         budget = state.budget + torch.where(improved, self.share, 0.0) - torch.where(failed, 1.0, 0.0)
         fallback = freeze(improved, at.fx, state.fallback)
         rejected = ~finite | (state.proposed & (failed & (budget < 1) | (size > self.growth * state.best)))
-        usable = ~rejected & (budget >= 1) & _finite(proposal)
+        usable = ~rejected & (budget >= 1) & finite_rows(proposal)
         following = proposal
         if somewhere(~usable):
             following = freeze(usable, proposal, freeze(rejected, fallback, at.fx))
@@ -219,7 +219,7 @@ class Safeguarded(nn.Module, Accelerator):
         failed = ~door & ~beyond & ~(size <= limit)
         untouched = ~door & ~failed
 
-        following = freeze(beyond, following, freeze(_finite(proposal), proposal, at.fx))
+        following = freeze(beyond, following, freeze(finite_rows(proposal), proposal, at.fx))
         following = freeze(door, before.start, freeze(failed, before.cold, following))
         settled = settled._replace(
             inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
@@ -235,8 +235,3 @@ class Safeguarded(nn.Module, Accelerator):
             fresh = self.inner.cold(before.cold, before.metric)
             settled = settled._replace(inner=leaves.transform(partial(freeze, failed), fresh, settled.inner))
         return following, settled
-
-
-def _finite(points: Tensor) -> Tensor:
-    """(B,) whether all entries of a row (B, n) are finite: in one pass, since the largest of them tells."""
-    return torch.isfinite(torch.linalg.vector_norm(points, ord=torch.inf, dim=1))

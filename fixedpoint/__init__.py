@@ -6,7 +6,7 @@ The protocols are in `protocol`, the one loop in `iterate`, its front door in `s
 
 from fixedpoint.adjoint import AdjointWarning
 from fixedpoint.checkpoint import load, save
-from fixedpoint.context import Context
+from fixedpoint.context import Context, Reuse
 from fixedpoint.iterate import unroll
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily, Signature
 from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
@@ -31,6 +31,7 @@ __all__ = [
     "Range",
     "Registry",
     "RegistryError",
+    "Reuse",
     "Signature",
     "Solution",
     "Status",

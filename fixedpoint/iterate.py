@@ -45,7 +45,7 @@ class Iteration:
         return self.map.assess(at, aux, self.context)
 
     def advance(self, at: Evaluation, done: Tensor | None = None, adapted: Adaptation | None = None) -> None:
-        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, and their states no longer matter.
+        """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, their states no longer matter.
 
         Rows whose coordinates the map has changed go on from f(x), and the accelerator begins anew there.
         """

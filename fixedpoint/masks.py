@@ -32,13 +32,25 @@ def somewhere(mask: Tensor) -> bool:
         return True
 
 
-def constant(tensor: Tensor) -> bool:
-    """Whether values can be read and nobody asks for a derivative (no grad, no tangent, not inside torch.func)."""
+def finite_rows(points: Tensor) -> Tensor:
+    """(B,) whether all entries of a row (B, n), and their sum, are finite: ten times faster than to look at each."""
+    return torch.isfinite(points.sum(1))
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether it is an ordinary tensor, not one that torch.compile traces or torch.func wraps (without storage)."""
+    if torch.compiler.is_compiling():
+        return False
     try:
         tensor.data_ptr()
-    except RuntimeError:  # torch.func's wrappers have no storage
+    except RuntimeError:
         return False
-    return not tensor.requires_grad and unpack_dual(tensor).tangent is None
+    return True
+
+
+def constant(tensor: Tensor) -> bool:
+    """Whether values can be read and nobody asks for a derivative (no grad, no tangent, not inside torch.func)."""
+    return plain(tensor) and not tensor.requires_grad and unpack_dual(tensor).tangent is None
 
 
 def indices(mask: Tensor) -> Tensor | None:

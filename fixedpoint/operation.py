@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
+from fixedpoint.context import Reuse
 from fixedpoint.iterate import Callback, Run, run
 from fixedpoint.masks import concrete, freeze
 from fixedpoint.protocol import Accelerator, FixedPointMap
@@ -30,6 +31,11 @@ class SolveSpec:
     on_invalid: str
     resume: Any = None
     """The structure of the output that the solve starts from (tensors (0, k)); None: it starts from an x."""
+    reuse: Reuse | None = None
+    invalid: Tensor | None = None
+    """(B,) rows that `screened` has replaced, where `ready`."""
+    ready: bool = False
+    """The data was screened already."""
     outputs: list[Any] = field(default_factory=list)
     """The structure of the map's output, left here by the forward pass (a Function returns flat tensors)."""
 
@@ -39,8 +45,10 @@ class SolveSpec:
 
     def run(self, parts: dict[str, Tensor], start: Tensor | None) -> Run:
         """Screen the data, then run the loop; invalid instances come back as NaN."""
-        problem, invalid = self._screened(self.with_parts(parts))
-        context = self.map.setup(problem)
+        problem, invalid = self.with_parts(parts), self.invalid
+        if not self.ready:
+            problem, invalid = self.screened(problem)
+        context = self.map.setup(problem) if self.reuse is None else self.reuse.setup(self.map, problem)
         if self.resume is not None and start is not None:
             pieces = start.split([t.shape[1] for t in leaves.tensors(self.resume).values()], dim=1)
             output = leaves.replace(self.resume, dict(zip(leaves.tensors(self.resume), pieces, strict=True)))
@@ -57,7 +65,7 @@ class SolveSpec:
         )
         return result if invalid is None else blank(result, invalid)
 
-    def _screened(self, problem: Any) -> tuple[Any, Tensor | None]:
+    def screened(self, problem: Any) -> tuple[Any, Tensor | None]:
         """The problem with unusable rows replaced by a good one, and which they were (None when all are good).
 
         Raises:

@@ -134,6 +134,10 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """Once per batch: scale, factor. Default: the problem itself is the context, every leaf a row."""
         return problem  # type: ignore[return-value]
 
+    def setup_from(self, problem: Problem, earlier: Ctx) -> Ctx:
+        """`setup` for another batch, with what it shares with an earlier context. Default: `setup`."""
+        return self.setup(problem)
+
     def featurize(self, context: Ctx) -> Tensor:
         """(B, k) what a learned accelerator sees of the problem. Default: the rows, flattened."""
         parts = [t for t in leaves.tensors(rows(context)).values() if t.is_floating_point()]

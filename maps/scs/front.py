@@ -5,14 +5,17 @@ from __future__ import annotations
 import numbers
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint.iterate import Callback
-from fixedpoint.solving import Gradient
+from fixedpoint.engine import Gradient, solve_rows
+from fixedpoint.iterate import Callback, Run
+from maps.scs import mixed
 from maps.scs.map import SCS
 from maps.scs.program import ConeProgram
 from maps.scs.result import ConicSolution, judged
@@ -36,10 +39,14 @@ def solve(
     zero_cone_factor: float = 1000.0,
     tau_factor: float = 10.0,
     linear_solver: str = "auto",
+    precision: Literal["full", "mixed"] = "full",
     warm_start: Sequence[Any] | None = None,
     callback: Callback | None = None,
     gradient: Gradient = None,
     on_invalid: Literal["raise", "mark"] = "raise",
+    chunk: int | Literal["auto"] | None = "auto",
+    workers: int = 1,
+    reuse: fp.Reuse | None = None,
 ) -> ConicSolution:
     """Solve a cone program or a batch of them.
 
@@ -55,11 +62,14 @@ def solve(
         check_interval: evaluations from one check to the next; the scs package checks every 25.
         normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, linear_solver: see `SCS`. Where a
             batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors them once.
+        precision: "full" iterates in the program's dtype; "mixed" in float32 as far as that carries, which takes half
+            the time, and goes on in float64 with the instances that need more. What is returned, and every claim, is
+            computed in the program's dtype either way.
         warm_start: (x, y, s) to start from, of the shapes of the solution's, or an earlier solution. Instances whose
             numbers are not all finite start cold; `ConicSolution.warm_started` says which did not.
         callback: called with a `fixedpoint.Progress` after every check; a true return value stops the solve.
         gradient: see `fixedpoint.solve`; x, y and s are differentiable with respect to P, A, b and c.
-        on_invalid: see `fixedpoint.solve`.
+        on_invalid, chunk, workers, reuse: see `fixedpoint.solve`.
 
     Raises:
         ValueError, TypeError: bad data or options; the message names the argument.
@@ -81,6 +91,10 @@ def solve(
         raise ValueError(
             f"eps_abs, eps_rel: expected at least {floor:.1e} for {program.b.dtype} (or 0), got {tolerance!r}"
         )
+    if precision not in ("full", "mixed"):
+        raise ValueError(f'precision: expected "full" or "mixed", got {precision!r}')
+    if precision == "mixed" and program.b.dtype != torch.float64:
+        raise ValueError(f'precision: "mixed" is for float64 programs, this one is {program.b.dtype}')
     map = SCS.of(
         program,
         normalize=normalize,
@@ -95,21 +109,28 @@ def solve(
         check_interval=check_interval,
         linear_solver=linear_solver,
     )
+    judge = partial(judged, eps_abs=eps_abs, eps_rel=eps_rel, eps_infeas=eps_infeas)
     start, warm = _start(program, warm_start)
     began = time.perf_counter()
-    solution = fp.solve(
-        map,
-        program,
-        accelerator,
-        tolerance=tolerance,
-        max_evaluations=max_evaluations,
-        start=start,
-        callback=callback,
-        gradient=gradient,
-        on_invalid=on_invalid,
-    )
-    seconds = time.perf_counter() - began
-    return judged(program, solution, warm, eps_abs=eps_abs, eps_rel=eps_rel, eps_infeas=eps_infeas, seconds=seconds)
+
+    def finish(rows: slice, part: ConeProgram, found: Run) -> dict[str, Tensor]:
+        return judge(part, found, warm[rows] if program.batch is not None else warm[None])
+
+    options: dict[str, Any] = {"callback": callback, "on_invalid": on_invalid, "chunk": chunk, "workers": workers}
+    budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
+    if precision == "mixed":
+        found, batch = mixed.solve(
+            finish, judge, map, program, accelerator, start=start, gradient=gradient, reuse=reuse, **budget, **options
+        )
+    else:
+        found, batch = solve_rows(
+            finish, map, program, accelerator, start=start, gradient=gradient, reuse=reuse, **budget, **options
+        )
+    del found["residual"]  # the map's own, for the callback
+    arrays: dict[str, Any] = {name: t[0] if batch is None else t for name, t in found.items()}
+    if program.numpy:
+        arrays = {name: np.asarray(t.numpy()) for name, t in arrays.items()}
+    return ConicSolution(**arrays, seconds=time.perf_counter() - began)
 
 
 def _start(program: ConeProgram, given: Any) -> tuple[ConicPoint | None, Tensor]:

@@ -59,6 +59,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         eps_infeas: violation of a certificate, relative to its inner product, >= 0; 0 never certifies.
         check_interval: evaluations between two checks of a solve (SCS: 25), >= 1.
         linear_solver: "dense", "sparse" (SuperLU), "cg" (conjugate gradients) or "auto".
+        dtype: of the iteration, torch.float32 or torch.float64; by default that of the data.
         features: width of `featurize` where it is known beforehand, see `feature_count`; 0 where it is not.
 
     Raises:
@@ -91,6 +92,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         eps_infeas: float = 1e-7,
         check_interval: int = 1,
         linear_solver: str = "auto",
+        dtype: torch.dtype | None = None,
         features: int = 0,
     ) -> None:
         coordinates = {
@@ -107,6 +109,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             "eps_infeas": eps_infeas,
             "check_interval": check_interval,
             "linear_solver": linear_solver,
+            "dtype": dtype,
         }
         settings.check({"n": n, **coordinates, **others})
         self.cone = ProductCone(cones)
@@ -114,7 +117,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         self.normalize, self.alpha, self.error_weights = normalize, alpha, error_weights
         self.scale, self.zero_cone_factor, self.rho_x, self.tau_factor = scale, zero_cone_factor, rho_x, tau_factor
         self.adaptive_scale, self.eps_infeas, self.linear_solver = adaptive_scale, eps_infeas, linear_solver
-        self.check_interval = check_interval
+        self.check_interval, self.dtype = check_interval, dtype
         self.signature = Signature(
             size=n + self.m + 1,
             features=features,
@@ -139,12 +142,19 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             ValueError: a program of another size or other cones.
             FactorizationError: see `linear_systems.factor`.
         """
+        return self._prepared(problem, None)
+
+    def setup_from(self, problem: ConeProgram, earlier: Context) -> Context:
+        """`setup`, with the scaling and the factor of an earlier batch that shared the same tensors A and P."""
+        return self._prepared(problem, earlier)
+
+    def _prepared(self, problem: ConeProgram, earlier: Context | None) -> Context:
         if (problem.n, problem.cones) != (self.n, self.cone.spec):
             raise ValueError(
                 f"program: this map is for n = {self.n} and cones {self.cone.spec}, got n = {problem.n} and cones "
                 f"{problem.cones}"
             )
-        context = prepare(self, problem)
+        context = prepare(self, problem, earlier)
         if self.adaptive_scale:
             rows = context.rows
             _, inner = self._first(self._origin(context), torch.zeros_like(rows.g), context)
@@ -172,11 +182,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             TypeError: another dtype than the program's, or no x, y and s; ValueError: parts of other widths.
         """
         found, dtype = [tuple(part.shape[1:]) for part in output], context.rows.g.dtype
-        if len(found) != 3 or any(part.dtype != dtype for part in output):
-            raise TypeError(f"start: expected x, y and s of dtype {dtype}, got {type(output).__name__}")
+        if len(found) != 3 or any(part.dtype != context.problem.b.dtype for part in output):
+            expected = context.problem.b.dtype
+            raise TypeError(f"start: expected x, y and s of dtype {expected}, got {type(output).__name__}")
         if found != [(self.n,), (self.m,), (self.m,)]:
             raise ValueError(f"start: expected x, y, s of widths {self.n}, {self.m}, {self.m}, got {found}")
-        v = self._state(output, context)
+        v = self._state(ConicPoint(*(part.to(dtype) for part in output)), context)
         known = torch.isfinite(v).all(1)
         v = freeze(known, v, self._origin(context))
         return self._first(v, self._solve(v, context), context)[0]

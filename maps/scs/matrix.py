@@ -169,6 +169,13 @@ def expanded(matrix: Matrix, batch: int) -> Matrix:
     return matrix.expand(batch, -1, -1)
 
 
+def to_dtype(matrix: Any, dtype: torch.dtype) -> Any:
+    """The matrix in another floating dtype."""
+    if isinstance(matrix, SparseMatrix):
+        return matrix if matrix.dtype == dtype else SparseMatrix(matrix.values.to(dtype), matrix.pattern)
+    return matrix.to(dtype)
+
+
 def dense(matrix: Matrix) -> Tensor:
     """(m, n) or (B, m, n)."""
     return matrix.to_dense() if isinstance(matrix, SparseMatrix) else matrix

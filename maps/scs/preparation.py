@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fixedpoint import Context
+from fixedpoint.masks import constant
 from maps.scs import linear_systems, scaling
 from maps.scs.linear_systems import LinearSystem
-from maps.scs.matrix import dense, expanded, sparse, symmetrized
+from maps.scs.matrix import SparseMatrix, dense, expanded, sparse, symmetrized, to_dtype
 from maps.scs.program import ConeProgram
 from maps.scs.scaling import Data, Scaling
 from maps.scs.state import Rows, Shared
-from maps.scs.termination import certificate_weights
+from maps.scs.termination import Weights, certificate_weights
 
 if TYPE_CHECKING:
     from maps.scs.map import SCS
 
 
-def prepare(map: SCS, problem: ConeProgram) -> Context:
-    """Scale the data and factor the linear system; once for the batch where the scaled A and P are shared."""
-    batch = problem.batch or 1
-    P = None if problem.P is None else symmetrized(problem.P)
-    raw = Data(problem.A, P, problem.b.expand(batch, -1), problem.c.expand(batch, -1))
+def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> Context:
+    """Scale the data and factor the linear system; once for the batch where the scaled A and P are shared.
+
+    Args:
+        map: whose settings count.
+        problem: a batch.
+        earlier: prepared by the same map; what it shares is taken over where A and P are the same tensors.
+    """
+    batch, dtype = problem.batch or 1, map.dtype or problem.b.dtype
+    b, c = (part.expand(batch, -1).to(dtype) for part in (problem.b, problem.c))
+    if earlier is not None and _fits(earlier, problem, dtype):
+        raw, (D, E, _) = Data(earlier.shared.A, None, b, c), (part[:1] for part in earlier.rows.scaling)
+        diagonals = scaling.with_sigma(raw, D, E) if map.normalize == "shared" else scaling.identity(raw)
+        return _with_rows(map, problem, raw, _expanded_rows(diagonals, raw), earlier.shared)
+    P = None if problem.P is None else to_dtype(symmetrized(problem.P), dtype)
+    raw = Data(to_dtype(problem.A, dtype), P, b, c)
     diagonals, data = _scaled(map, raw, problem)
     shared = not map.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
     kind = map.linear_solver
@@ -34,17 +46,57 @@ def prepare(map: SCS, problem: ConeProgram) -> Context:
     R = metric(map, torch.full_like(data.c[: 1 if shared else batch, 0], map.scale))
     R_y = R[0, map.n : -1] if shared else R[:, map.n : -1]
     system = linear_systems.factor(kind, data.A, data.P, R_y, map.rho_x)
-    rows = Rows(
-        data=data._replace(A=data.b.new_zeros(batch, 0, 0), P=None) if shared else data,
+    if shared:
+        return _with_rows(map, problem, raw, diagonals, Shared(kind, data.A, data.P, system, R[0]))
+    return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
+
+
+def _fits(earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
+    """Whether what an earlier batch shared is this one's too."""
+    shared = earlier.shared.system is not None and earlier.rows.g.dtype == dtype
+    return shared and _same_matrices(problem, earlier.problem)
+
+
+def _same_matrices(one: ConeProgram, two: ConeProgram) -> bool:
+    """Whether A and P are the same constant tensors."""
+
+    def values(matrix: Any) -> Any:
+        return matrix.values if isinstance(matrix, SparseMatrix) else matrix
+
+    pairs = [(values(one.A), values(two.A)), (values(one.P), values(two.P))]
+    return all(a is b or (a is not None and b is not None and _same(a, b)) for a, b in pairs)
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    if not (constant(one) and constant(two)) or one.shape != two.shape or one.stride() != two.stride():
+        return False
+    return one.data_ptr() == two.data_ptr() and one._version == two._version
+
+
+def _with_rows(map: SCS, problem: ConeProgram, raw: Data, diagonals: Scaling, shared: Shared) -> Context:
+    """The context of a batch that shares its scaled matrices."""
+    b, c = scaling.apply_vectors(raw, diagonals)
+    data = Data(b.new_zeros(len(b), 0, 0), None, b, c)  # of A and P placeholders without entries
+    return Context(_rows(map, problem, data, diagonals, shared.system, shared.R), shared, problem)
+
+
+def _rows(map: SCS, problem: ConeProgram, data: Data, diagonals: Scaling, system: Any, R: Any) -> Rows:
+    own = R.ndim == 2
+    return Rows(
+        data=data,
         scaling=diagonals,
-        system=None if shared else system,
-        **homogeneous(system, R[0] if shared else R, data.c, data.b),
-        R=None if shared else R,
+        system=system if own else None,
+        **homogeneous(system, R, data.c, data.b),
+        R=R if own else None,
         bounds=map.cone.rescaled(diagonals.D),
-        weights=certificate_weights(problem.A, problem.patterns["A"], raw.b, raw.c),
+        weights=Weights(*(part.expand(len(data.b)).to(data.b.dtype) for part in _weights(problem))),
         history=None,
     )
-    return Context(rows, Shared(kind, data.A, data.P, system, R[0]) if shared else Shared(kind), problem)
+
+
+def _weights(problem: ConeProgram) -> Weights:
+    b, c = (part if part.ndim == 2 else part[None] for part in (problem.b, problem.c))
+    return certificate_weights(problem.A, problem.patterns["A"], b, c)
 
 
 def metric(map: SCS, scale: Tensor) -> Tensor:
@@ -69,8 +121,11 @@ def _scaled(map: SCS, raw: Data, problem: ConeProgram) -> tuple[Scaling, Data]:
         return scaling.identity(raw), raw
     make = scaling.shared if map.normalize == "shared" else scaling.equilibrate
     diagonals = make(raw, map.cone, problem.patterns)
-    data = scaling.apply(raw, diagonals)
-    return Scaling(diagonals.D.expand_as(raw.b), diagonals.E.expand_as(raw.c), diagonals.sigma), data
+    return _expanded_rows(diagonals, raw), scaling.apply(raw, diagonals)
+
+
+def _expanded_rows(diagonals: Scaling, raw: Data) -> Scaling:
+    return Scaling(diagonals.D.expand_as(raw.b), diagonals.E.expand_as(raw.c), diagonals.sigma)
 
 
 def _expanded(data: Data, batch: int) -> Data:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fixedpoint.masks import constant
 
 _LONG, _FULL = 8, 512
-"""Entries of a row and of a column, and of a block, from which on a dense product is worth it."""
+"""Entries of a row, and of a block, from which on a dense product is worth it."""
 
 
 class Layout(NamedTuple):
@@ -40,25 +40,27 @@ class Layout(NamedTuple):
 
 
 def layout(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Layout:
-    """The layout of a pattern: long rows times long columns, if all of that is stored."""
+    """The layout of a pattern: its block is the long rows times the columns that all of them have."""
     m, n = shape
     long_rows = np.flatnonzero(np.bincount(rows, minlength=m) >= _LONG)
-    long_columns = np.flatnonzero(np.bincount(columns, minlength=n) >= _LONG)
-    inside = np.isin(rows, long_rows) & np.isin(columns, long_columns)
-    r, c = len(long_rows), len(long_columns)
-    if inside.sum() != r * c or r * c < _FULL:
-        r = c = 0
-        inside = np.zeros_like(inside)
-        long_rows, long_columns = long_rows[:0], long_columns[:0]
+    among = np.isin(rows, long_rows)
+    full = np.flatnonzero(np.bincount(columns[among], minlength=n) == len(long_rows))
+    if len(long_rows) * len(full) < _FULL:
+        long_rows, full = long_rows[:0], full[:0]
+    inside = np.isin(rows, long_rows) & np.isin(columns, full)
+    r, c = len(long_rows), len(full)
     block = np.flatnonzero(inside).reshape(r, c)  # entries are row by row
     stride = int(block[1, 0] - block[0, 0]) if r > 1 else 0
     if stride:
         regular = block[0, 0] + stride * np.arange(r)[:, None] + np.arange(c)
         stride = stride if np.array_equal(block, regular) and block[0, 0] + r * stride <= len(rows) else 0
     rest = np.flatnonzero(~inside)
-    parts = (block, long_rows, long_columns), (rest, rows[rest], columns[rest])
-    first, second = ([torch.from_numpy(part.astype(np.int64)) for part in some] for some in parts)
-    return Layout(*first, stride, *second)
+
+    def index(part: np.ndarray) -> Tensor:
+        return torch.from_numpy(part.astype(np.int64))
+
+    others = index(rest), index(rows[rest]), index(columns[rest])
+    return Layout(index(block), index(long_rows), index(full), stride, *others)
 
 
 def product(values: Tensor, places: Layout, shape: tuple[int, int], vector: Tensor, *, transposed: bool) -> Tensor:

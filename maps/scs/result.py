@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-import fixedpoint as fp
 from fixedpoint import Status
 from fixedpoint.adjoint import warn_instances
+from fixedpoint.iterate import Run
 from fixedpoint.masks import concrete, freeze
 from maps.scs.certificates import infeasible, unbounded
 from maps.scs.kkt import kkt_terms
@@ -81,20 +80,12 @@ class ConicSolution:
 
 
 def judged(
-    program: ConeProgram,
-    solution: fp.Solution,
-    warm: Tensor,
-    *,
-    eps_abs: float,
-    eps_rel: float,
-    eps_infeas: float,
-    seconds: float,
-) -> ConicSolution:
-    """The solution with every claim computed again from the original data: one that fails is STALLED, not repeated."""
-    single = program.batch is None
+    program: ConeProgram, solution: Run, warm: Tensor, *, eps_abs: float, eps_rel: float, eps_infeas: float
+) -> dict[str, Tensor]:
+    """The fields of a `ConicSolution` but the seconds, batch-first, and the map's "residual": every claim is computed
+    again from the original data, so that one that fails is STALLED, not repeated.
+    """
     point, status = ConicPoint(*solution.output), solution.status
-    if single:
-        point, status = ConicPoint(*(part[None] for part in point)), status[None]
     Px = torch.zeros_like(point.x) if program.P is None else times(program.P, point.x)
     objective = ((0.5 * Px + program.c) * point.x).sum(-1)
     with torch.no_grad():
@@ -117,17 +108,14 @@ def judged(
         point = ConicPoint(*(freeze(rows, new, old) for new, old in zip(proof.point, point, strict=True)))
         violation = {name: torch.where(rows, proof.violation[name], old) for name, old in violation.items()}
         objective = torch.where(rows, proof.objective, objective)
-    result = {
+    return {
         **point._asdict(),
         "status": status,
-        "evaluations": solution.evaluations[None] if single else solution.evaluations,
+        "evaluations": solution.evaluations,
         "primal_residual": violation["primal"],
         "dual_residual": violation["dual"],
         "gap": violation["gap"],
         "objective": objective,
-        "warm_started": (warm[None] if single else warm) & (status != Status.INVALID),
+        "warm_started": warm & (status != Status.INVALID),
+        "residual": solution.residual,
     }
-    arrays: dict[str, Array] = {name: t[0] if single else t for name, t in result.items()}
-    if program.numpy:
-        arrays = {name: np.asarray(t.numpy()) for name, t in arrays.items()}
-    return ConicSolution(**arrays, seconds=seconds)

@@ -50,9 +50,14 @@ def identity(data: Data) -> Scaling:
 
 def apply(data: Data, scaling: Scaling) -> Data:
     """The scaled data; a shared matrix stays shared where the diagonals are."""
+    P = None if data.P is None else _scaled(data.P, scaling.E, scaling.E)
+    return Data(_scaled(data.A, scaling.D, scaling.E), P, *apply_vectors(data, scaling))
+
+
+def apply_vectors(data: Data, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """The scaled b and c."""
     D, E, sigma = scaling
-    P = None if data.P is None else _scaled(data.P, E, E)
-    return Data(_scaled(data.A, D, E), P, sigma * D * data.b, sigma * E * data.c)
+    return sigma * D * data.b, sigma * E * data.c
 
 
 def _scaled(matrix: Matrix, left: Tensor, right: Tensor) -> Matrix:
@@ -127,8 +132,13 @@ def shared(data: Data, cone: ProductCone, patterns: Mapping[str, Pattern]) -> Sc
         rows = slice(0, 1) if one else slice(None)
         bare = data._replace(b=torch.zeros_like(data.b[rows]), c=torch.zeros_like(data.c[rows]))
         D, E, _ = equilibrate(bare, cone, patterns)
-        tau = torch.cat([D * data.b, E * data.c], 1).abs().amax(1, keepdim=True)
-        return Scaling(D, E, 1 / _limit(tau))
+        return with_sigma(data, D, E)
+
+
+def with_sigma(data: Data, D: Tensor, E: Tensor) -> Scaling:
+    """The scaling by these D and E of `shared`."""
+    tau = torch.cat([D * data.b, E * data.c], 1).detach().abs().amax(1, keepdim=True)
+    return Scaling(D, E, 1 / _limit(tau))
 
 
 def _entries(matrix: Matrix, pattern: Pattern) -> _Entries:

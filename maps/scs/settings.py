@@ -5,6 +5,8 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+import torch
+
 from maps.scs.linear_systems import KINDS
 
 
@@ -30,6 +32,8 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError(f"eps_infeas: expected a number >= 0, got {settings['eps_infeas']!r}")
     if isinstance(interval, bool) or not isinstance(interval, numbers.Integral) or interval < 1:
         raise ValueError(f"check_interval: expected a whole number >= 1, got {interval!r}")
+    if settings["dtype"] not in (None, torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32, torch.float64 or None, got {settings['dtype']!r}")
     if settings["linear_solver"] not in KINDS:
         raise ValueError(f"linear_solver: expected one of {', '.join(KINDS)}, got {settings['linear_solver']!r}")
 

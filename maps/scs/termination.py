@@ -117,10 +117,10 @@ def certificate_weights(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> We
 
     Args:
         A: (B, m, n) or (m, n), original; `pattern` its stored places.
-        b, c: (B, m), (B, n), original.
+        b, c: (B, m), (B, n), original; a single row where they are shared.
     """
     values = entries(A, pattern).detach().abs()
-    size = largest(values if values.ndim == 2 else values[None]).expand(len(b))
+    size = largest(values if values.ndim == 2 else values[None])
     size = torch.where(size > 0, size, torch.inf)
     return Weights((largest(c) / size).clamp(min=1), (largest(b) / size).clamp(min=1))
 

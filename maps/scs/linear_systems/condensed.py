@@ -2,8 +2,8 @@
 
 Where the batch shares K all rounds are one sparse matrix, made once: a solve is two sparse products and one small dense
 one. Where every instance has its own K, of one pattern, a solve is a few operations on the whole batch for each round.
-`elimination` finds the order. Torch sees a constant operator: where the matrices themselves are differentiated or mapped
-the dense factor is used.
+`elimination` finds the order. Torch sees a constant operator: where the matrices are differentiated or mapped, a dense
+factor is used instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fixedpoint.masks import constant
 from maps.scs.linear_systems import dense
 from maps.scs.linear_systems.constant import Constant, host, kkt_product
 from maps.scs.linear_systems.elimination import DENSE, SPARSE, Plan, plan
-from maps.scs.matrix import Pattern, SparseMatrix
+from maps.scs.matrix import Pattern, SparseMatrix, to_dtype
 
 OWN_EDGE, OWN_ENTRY = 6.0, 0.4
 """Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
@@ -78,10 +78,13 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
     found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2)
     R_y = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     with torch.no_grad():
-        numbers = _eliminate(found, _entries(found, A, P, R_y, rho_x))
+        values = _entries(found, A, P, R_y, rho_x)
         operator: Any = partial(_solve_each, found)
-        if A.ndim == 2:
-            operator, numbers = _Shared(found, numbers), ()
+        numbers: tuple[Tensor, ...] = ()
+        if A.ndim == 2:  # once for the batch: exactly, whatever the dtype
+            operator = _Shared(found, _eliminate(found, values.double()))
+        else:
+            numbers = _eliminate(found, values)
         system = Condensed(A, P, R_y, rho_x, operator, numbers)
         known = torch.cos(torch.arange(found.size, dtype=R_y.dtype) ** 2 + 0.5).expand(
             1 if A.ndim == 2 else len(R_y), -1
@@ -193,7 +196,7 @@ class _Shared:
             return sparse.eye_array(found.size, format="csr") + part
 
         *rounds, multiplier, reciprocal, core_inverse = (t[0].numpy() for t in factors)
-        forward, scale = sparse.eye_array(found.size, format="csr", dtype=core_inverse.dtype), np.ones(found.size)
+        forward, scale = sparse.eye_array(found.size, format="csr"), np.ones(found.size)
         for step, edges, inverse in zip(found.rounds, rounds[::2], rounds[1::2], strict=True):
             forward = eliminate(step.pivots[step.edge_pivot], step.edge_other, edges) @ forward
             scale[step.pivots] = inverse
@@ -201,27 +204,41 @@ class _Shared:
         forward = eliminate(block.ravel(), core.ravel(), multiplier.ravel()) @ forward
         scale[found.block] = reciprocal
         order = np.concatenate([np.setdiff1d(np.arange(found.size), found.core), found.core])
-        self.forward = forward.tocsr()[order]
-        self.backward = (forward.T @ sparse.diags_array(scale)).tocsr()[:, order]
-        self.inverse = torch.from_numpy(core_inverse.copy())
-        self.matrix: Any = None
-        """K, where a step of refinement follows."""
+        self.core = len(found.core)
+        self._parts = {
+            "forward": forward.tocsr()[order],
+            "backward": (forward.T @ sparse.diags_array(scale)).tocsr()[:, order],
+            "inverse": core_inverse,
+        }
+        self._cast: dict[Any, dict[str, Any]] = {}
+        """The parts in the dtypes that were asked for."""
 
     def refine(self, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> None:
         """Let a step of refinement follow from now on."""
-        self.matrix = host(A, P, R_y, rho_x).tocsr()
+        exact = to_dtype(A, torch.float64), None if P is None else to_dtype(P, torch.float64)
+        self._parts["K"] = host(*exact, R_y.double(), rho_x).tocsr()
+        self._cast = {}
+
+    @property
+    def refined(self) -> bool:
+        """Whether it does."""
+        return "K" in self._parts
 
     def __call__(self, right: Tensor) -> Tensor:
         """(B, n + m)."""
         target = right.mT.contiguous().numpy()
-        x = self._once(target)
-        if self.matrix is not None:
-            x += self._once(target - self.matrix @ x)
+        parts = self._cast.get(target.dtype)
+        if parts is None:
+            parts = self._cast[target.dtype] = {name: part.astype(target.dtype) for name, part in self._parts.items()}
+        x = self._once(parts, target)
+        if "K" in parts:
+            x += self._once(parts, target - parts["K"] @ x)
         return torch.from_numpy(x).mT.contiguous()
 
-    def _once(self, target: np.ndarray) -> np.ndarray:
+    def _once(self, parts: dict[str, Any], target: np.ndarray) -> np.ndarray:
         """(n + m, B), the layout that sparse products are fast in; SciPy's, as torch's stall where cores are shared."""
-        x = self.forward @ target
-        if k := len(self.inverse):
-            torch.mm(self.inverse, torch.from_numpy(x[-k:].copy()), out=torch.from_numpy(x[-k:]))
-        return self.backward @ x
+        x = parts["forward"] @ target
+        if self.core:
+            centre = torch.from_numpy(x[-self.core :])
+            torch.mm(torch.from_numpy(parts["inverse"]), centre.clone(), out=centre)
+        return parts["backward"] @ x

@@ -1,9 +1,9 @@
 """In which order to eliminate the unknowns of K, from its sparsity pattern alone.
 
-K is quasi-definite, so that any order works (Vanderbei, "Symmetric quasidefinite matrices", 1995). Unknowns that do not
-touch each other are eliminated together, in rounds, so that a round is a handful of operations on a whole batch; what is
-left at the end, the core, is dense. A variable without an entry on P's diagonal has the tiny pivot rho_x until a row
-next to it is gone: it waits for that.
+K is quasi-definite, so that any order works (Vanderbei, "Symmetric quasidefinite matrices", 1995). Unknowns that do
+not touch each other are eliminated together, in rounds, so that a round is a handful of operations on a whole batch;
+what is left at the end, the core, is dense. A variable without an entry on P's diagonal has the tiny pivot rho_x until
+a row next to it is gone: it waits for that.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Round(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """An elimination order. Unknowns 0..n-1 are the variables, n..n+m-1 the rows; entry i < n + m is diagonal entry i."""
+    """An elimination order. Unknowns 0..n-1 are the variables, n..n+m-1 the rows; entry i < n + m is a diagonal one."""
 
     n: int
     """Variables; the other unknowns are rows."""
@@ -81,9 +81,9 @@ class Plan:
     @cached_property
     def tensors(self) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor]:
         """([(pivots, pivot of each edge, its other end)] of the rounds, block, core)."""
-        steps = [(r.pivots, r.pivots[r.edge_pivot], r.edge_other) for r in self.rounds]
-        found = [tuple(map(torch.from_numpy, step)) for step in steps]
-        return found, torch.from_numpy(self.block), torch.from_numpy(self.core)
+        tensor = torch.from_numpy
+        steps = [(tensor(r.pivots), tensor(r.pivots[r.edge_pivot]), tensor(r.edge_other)) for r in self.rounds]
+        return steps, torch.from_numpy(self.block), torch.from_numpy(self.core)
 
 
 @lru_cache(maxsize=64)
@@ -108,7 +108,7 @@ def plan(A: Pattern, P: Pattern | None, *, shared: bool) -> Plan:
     if not shared and len(core):
         candidates = graph.independent(ready, n + m)
         rest = np.setdiff1d(core, candidates)
-        if len(rest) and (graph.lookup(rest, candidates) < len(graph.entries)).mean() >= BLOCK:
+        if rest.size * candidates.size and (graph.lookup(rest, candidates) < len(graph.entries)).mean() >= BLOCK:
             core, block = rest, candidates
     places = A_entry.astype(np.int64), P_entry
     return Plan(

@@ -1,0 +1,101 @@
+"""Iterations in float32 as far as they carry, then in float64 with the instances that need more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fixedpoint import Accelerator, Reuse, Status, leaves
+from fixedpoint.engine import Gradient, solve_rows
+from fixedpoint.iterate import Run
+from fixedpoint.masks import indices
+from maps.scs.map import SCS
+from maps.scs.program import ConeProgram
+from maps.scs.state import ConicPoint
+
+CARRIES = 3e-5
+"""Relative residual that float32 iterations are asked for at most."""
+CERTIFIES = 1e-5
+"""Relative violation at which they may claim a certificate, which float64 then has to find."""
+
+Finish = Callable[[slice, ConeProgram, Run], dict[str, Tensor]]
+
+
+def solve(
+    finish: Finish,
+    judge: Callable[[ConeProgram, Run, Tensor], dict[str, Tensor]],
+    map: SCS,
+    program: ConeProgram,
+    accelerator: Accelerator | str | None,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    gradient: Gradient,
+    reuse: Reuse | None,
+    **options: Any,
+) -> tuple[dict[str, Any], int | None]:
+    """As `fixedpoint.solving.solve_rows`; half of the budget at most is spent in float32.
+
+    What is returned was judged in float64: an instance whose point does not hold there, or that asks for more, goes on
+    from it. With a gradient all do, since derivatives are taken at what float64 has evaluated.
+
+    Args:
+        finish: makes a result of a run, as for `solve_rows`.
+        judge: the same for rows that are told whether they began at a warm start.
+        map: of the float64 iteration.
+    """
+    again: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations, "reuse": reuse}
+    if gradient is not None:
+        constant = leaves.transform(Tensor.detach, program)
+        first, batch = solve(finish, judge, map, constant, accelerator, gradient=None, **again, **options)
+        start = ConicPoint(first["x"], first["y"], first["s"])
+        if batch is None:
+            start = leaves.first(start)
+        options |= {"start": start, "on_invalid": "mark"}
+        found, batch = solve_rows(finish, map, program, accelerator, gradient=gradient, **again, **options)
+        return {**found, "evaluations": found["evaluations"] + first["evaluations"]}, batch
+    coarse = copy(map)
+    coarse.dtype, coarse.eps_infeas = torch.float32, max(map.eps_infeas, CERTIFIES)
+    first_budget = max(1, max_evaluations // 2)
+    exact = Reuse()
+
+    def go_on(rows: slice, part: ConeProgram, found: Run) -> dict[str, Tensor]:
+        output = ConicPoint(*(t.to(part.b.dtype) for t in found.output))
+        first = finish(rows, part, found._replace(output=output))
+        status = first["status"]
+        index = indices((status != Status.INVALID) & (status != Status.CONVERGED))
+        if index is None or len(index) == 0 or first_budget >= max_evaluations:
+            return first
+        second, _ = solve_rows(
+            lambda _, some, run: judge(some, run, first["warm_started"][index]),
+            map,
+            leaves.take(part, SCS.ranks, index),
+            accelerator,
+            tolerance=tolerance,
+            max_evaluations=max_evaluations - first_budget,
+            start=ConicPoint(*(t[index] for t in output)),
+            callback=None,
+            gradient=None,
+            on_invalid="mark",
+            chunk=None,
+            workers=1,
+            reuse=exact,
+        )
+        second["evaluations"] = second["evaluations"] + first["evaluations"][index]
+        return {name: t.index_copy(0, index, second[name].to(t.dtype)) for name, t in first.items()}
+
+    return solve_rows(
+        go_on,
+        coarse,
+        program,
+        accelerator,
+        tolerance=max(tolerance, CARRIES),
+        max_evaluations=first_budget,
+        gradient=None,
+        reuse=reuse,
+        **options,
+    )
