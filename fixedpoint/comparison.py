@@ -1,6 +1,7 @@
 """Which rows a comparison has: every accelerator with default and tuned settings or with trained weights, then peers.
 
-Where things are found (FAMILY stands for the family's name, or FAMILY.SETTING in a named setting): tuned settings in
+Where things are found (FAMILY stands for the family's name, my_problem.family for "my_problem.py:family", or
+FAMILY.SETTING in a named setting): tuned settings in
 ./fixedpoint-settings/FAMILY.json, else beside the family's module; trained accelerators in
 ./fixedpoint-training/FAMILY/NAME/, else in the folder `pretrained/FAMILY` of a package that registers accelerators.
 """
@@ -20,7 +21,7 @@ from fixedpoint import checkpoint, composition, tuning
 from fixedpoint.evaluation import Peer, Record, fixed_point_residuals, generator, measure, measure_peer, record
 from fixedpoint.learned import Learned
 from fixedpoint.protocol import Accelerator, ProblemFamily
-from fixedpoint.registry import accelerators, families
+from fixedpoint.registry import FamilySource, accelerators, families
 from fixedpoint.training import train
 from fixedpoint.training.run import TRAINED
 
@@ -54,12 +55,13 @@ class Row(NamedTuple):
     shift: str | None = None
 
 
-def label(family: str, setting: str | None) -> str:
+def label(family: FamilySource, setting: str | None) -> str:
     """FAMILY or FAMILY.SETTING, as folders and files are called."""
-    return family if setting is None else f"{family}.{setting}"
+    name = families.label(family)
+    return name if setting is None else f"{name}.{setting}"
 
 
-def setting_options(family: str, setting: str | None) -> dict[str, Any]:
+def setting_options(family: FamilySource, setting: str | None) -> dict[str, Any]:
     """The constructor arguments that a named setting of a family stands for.
 
     Raises:
@@ -68,15 +70,15 @@ def setting_options(family: str, setting: str | None) -> dict[str, Any]:
     return _named(family, "settings", setting)
 
 
-def _named(family: str, what: str, name: str | None) -> dict[str, Any]:
+def _named(family: FamilySource, what: str, name: str | None) -> dict[str, Any]:
     known = getattr(families.load(family), what, {})
     if name is not None and name not in known:
         listed = ", ".join(known) or "none"
-        raise ValueError(f"{what.removesuffix('s')}: {family} has no {name!r}; it has {listed}")
+        raise ValueError(f"{what.removesuffix('s')}: {families.label(family)} has no {name!r}; it has {listed}")
     return {} if name is None else dict(known[name])
 
 
-def settings_file(family: str, given: Path | None = None, setting: str | None = None) -> Path | None:
+def settings_file(family: FamilySource, given: Path | None = None, setting: str | None = None) -> Path | None:
     """The settings file to use: the one given, else the local one, else the shipped one, else None.
 
     Raises:
@@ -94,7 +96,7 @@ def settings_file(family: str, given: Path | None = None, setting: str | None = 
     return next((path for path in places if path.is_file()), None)
 
 
-def trained_files(family: str, setting: str | None = None) -> dict[str, Path]:
+def trained_files(family: FamilySource, setting: str | None = None) -> dict[str, Path]:
     """Trained accelerators by name: the local ones, and the shipped ones that have no local namesake."""
     where = label(family, setting)
     shipped = {
@@ -104,7 +106,9 @@ def trained_files(family: str, setting: str | None = None) -> dict[str, Path]:
     return dict(sorted({**shipped, **local}.items()))
 
 
-def starting_point(family: str, setting: str | None, settings: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def starting_point(
+    family: FamilySource, setting: str | None, settings: Path | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(family options, options of "anderson-2") that learning builds on: the setting's, or the best tuned ones."""
     tuned = {} if settings is None else tuning.load(settings, label(family, setting))["accelerators"]
     entry = tuned.get("anderson-2", {"family": {}, "accelerator": {}})
@@ -122,7 +126,7 @@ class Configured(NamedTuple):
     """Where the weights come from, if there are any."""
 
 
-def configure(family: str, accelerator: str, settings: Path | None, setting: str | None = None) -> Configured:
+def configure(family: FamilySource, accelerator: str, settings: Path | None, setting: str | None = None) -> Configured:
     """Both as they should be used: trained weights, else tuned settings where the file has them, else the defaults.
 
     Raises:
@@ -152,11 +156,13 @@ def configure(family: str, accelerator: str, settings: Path | None, setting: str
     return Configured(bound, method, options)
 
 
-def _trained(family: str, path: Path, setting: str | None) -> Configured:
+def _trained(family: FamilySource, path: Path, setting: str | None) -> Configured:
     method = checkpoint.load(path)
     found = _family_of(method.provenance, path)
-    if found.get("name") != family:
-        raise ValueError(f"checkpoint {path}: trained on family {found.get('name')!r}, not {family!r}")
+    name = found.get("name")
+    told = None if name is None else families.label(name)  # a family object has no name to tell
+    if told != (families.label(family) if isinstance(family, str) else None):
+        raise ValueError(f"checkpoint {path}: trained on family {told!r}, not {families.label(family)!r}")
     fixed = json.loads(json.dumps(setting_options(family, setting)))
     if wrong := [name for name in fixed if found["options"].get(name) != fixed[name]]:
         given = f"{wrong[0]}={found['options'].get(wrong[0])!r}"
@@ -192,22 +198,24 @@ def _has_weights(accelerator: str) -> bool:
     return len(kinds) > 1 or any(isinstance(kind, type) and issubclass(kind, Learned) for kind in kinds)
 
 
-def _fitted(family: str, accelerator: str, settings: Path | None, setting: str | None) -> Configured:
+def _fitted(family: FamilySource, accelerator: str, settings: Path | None, setting: str | None) -> Configured:
     """A closed-form start, fitted here and now; what needs gradient training is refused."""
     family_options, anderson = starting_point(family, setting, settings)
     given = {"anderson-2": anderson} if "anderson-2" in composition.names(accelerator) else {}
     method = composition.compose(accelerator, given).bind(families.create(family, **family_options).map.signature)
     if isinstance(method, nn.Module) and list(method.parameters()):
         known = ", ".join(trained_files(family, setting)) or "none"
-        where = family if setting is None else f"{family} --setting {setting}"
+        name = family if isinstance(family, str) else families.label(family)
+        where = name if setting is None else f"{name} --setting {setting}"
         raise ValueError(
             f"accelerator {accelerator!r} has not been trained for {label(family, setting)} (trained are: {known}); "
             f"`fixedpoint train {where} {accelerator}` does it"
         )
+    named = isinstance(family, str)
     method = train(
-        family,
+        family if named else families.create(family, **family_options),
         accelerator,
-        family_options=family_options,
+        family_options=family_options if named else None,
         options=given,
         instances=BASELINE_INSTANCES,
         evaluations=1,
@@ -217,7 +225,7 @@ def _fitted(family: str, accelerator: str, settings: Path | None, setting: str |
 
 
 def rows(
-    family: str,
+    family: FamilySource,
     names: Sequence[str],
     settings: Path | None,
     *,
@@ -253,16 +261,16 @@ def rows(
     return found + shifted
 
 
-def _shifted(family: str, row: Row, setting: str | None, shift: str) -> ProblemFamily:
+def _shifted(family: FamilySource, row: Row, setting: str | None, shift: str) -> ProblemFamily:
     options = {**setting_options(family, setting), **row.options.get("family", {}), **_named(family, "shifts", shift)}
     moved: ProblemFamily = families.create(family, **options)
     if differences := moved.map.signature.differences(row.family.map.signature):
-        raise ValueError(f"shift {shift!r} of {family} changes the map ({'; '.join(differences)})")
+        raise ValueError(f"shift {shift!r} of {families.label(family)} changes the map ({'; '.join(differences)})")
     return moved
 
 
 def compare(
-    family: str,
+    family: FamilySource,
     names: Sequence[str],
     *,
     instances: int = 64,
@@ -276,7 +284,7 @@ def compare(
     """Measure every row on the same held-out instances.
 
     Args:
-        family: registered name.
+        family: registered name, "FILE.py:NAME", or a family.
         names: registered accelerators, and names of trained ones.
         instances: held-out instances (split "test" of `seed`), the batch of our rows.
         steps: evaluations of our rows; a peer runs on until it reaches 1e-4 or 400 iterations.
@@ -317,7 +325,12 @@ def compare(
             evaluations = np.arange(1, steps + 1)
             if row.shift is None:
                 residuals = fixed_point_residuals(bound, row.accelerator, problem, steps)
-        identity: Record = {"family": family, "form": bound.form, "accelerator": row.name, "variant": row.variant}
+        identity: Record = {
+            "family": families.label(family),
+            "form": bound.form,
+            "accelerator": row.name,
+            "variant": row.variant,
+        }
         identity |= {"peer": row.peer is not None, "seed": seed, "steps": steps, "error": bound.error_kind}
         identity |= {"setting": setting, "shift": row.shift, "training": _told(row.training)}
         records.append(record(identity, evaluations, errors, spent, row.options, residuals))

@@ -13,15 +13,15 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from fixedpoint import leaves
 from fixedpoint.context import select_rows
-from fixedpoint.masks import concrete, equal, freeze, indices, somewhere
+from fixedpoint.masks import concrete, equal, finite_rows, freeze, indices, somewhere
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.registry import accelerators
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
 
 Callback = Callable[[Progress], Any]
 
-_COMPACT_FROM = 8
-"""Smaller batches are not worth re-indexing."""
+_COMPACT_FROM, _WORTH = 8, 0.8
+"""Smaller batches, and larger shares of what is still in flight, are not worth re-indexing."""
 
 
 class Iteration:
@@ -169,7 +169,7 @@ def run(
     callback: Callback | None = None,
     invalid: Tensor | None = None,
 ) -> Run:
-    """The stopping loop: instances freeze as they finish and leave the batch when half of it is done.
+    """The stopping loop: instances freeze as they finish and leave the batch when a fifth of it is done.
 
     Every `map.check_interval` evaluations, and at the end of the budget, instances are assessed and may finish. Where
     values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
@@ -197,7 +197,8 @@ def run(
                 status = torch.where(invalid, Status.INVALID, status)
             x = map.original(at, aux, iteration.context)
             now = Run(x, output, assessment.residual, status, torch.full_like(status, count))
-            result = _record(result, now, rows, done)
+            fresh = ~done if last or callback is not None else finished & ~done
+            result = _record(result, now, rows, fresh)
         if callback is not None:
             residual = result.residual.detach().clone()
             residual = torch.where(result.status == Status.INVALID, torch.nan, residual)
@@ -210,7 +211,7 @@ def run(
             break
         iteration.advance(at, finished, map.adapt(at, aux, iteration.context))
         done = finished
-        if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= finished.shape[0] // 2:
+        if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= _WORTH * finished.shape[0]:
             iteration.compact(live)
             rows, done, claimed = rows[live], done[live], claimed[live]
     assert result is not None
@@ -230,12 +231,10 @@ def _verdict(
         metric: (B, n) of the map, or None: whether a point stands still is measured in it.
     """
     residual, status = assessment
-    weight = 1.0 if metric is None else metric.sqrt()
-    finite = torch.isfinite(at.fx).all(dim=1) & ~torch.isnan(residual)
+    finite = finite_rows(at.fx) & ~torch.isnan(residual)
     eps = torch.finfo(at.x.dtype).eps
-    size = torch.linalg.vector_norm(weight * at.x, dim=1)
-    still = torch.linalg.vector_norm(weight * at.residual, dim=1) <= 2 * eps * size
-    still = still & torch.isfinite(size)  # the norm of finite numbers may overflow
+    size, step = (_length(t, metric) for t in (at.x, at.residual))
+    still = (step <= 2 * eps * size) & torch.isfinite(size)  # the norm of finite numbers may overflow
     stalled = (status == Status.RUNNING) & still & (tolerance > 0)
     status = torch.where(status == claimed, status, Status.RUNNING)
     status = torch.where(stalled, Status.STALLED, status)
@@ -243,17 +242,20 @@ def _verdict(
     return torch.where(finite, status, Status.DIVERGED)
 
 
-def _record(result: Run | None, now: Run, rows: Tensor, done: Tensor) -> Run:
-    """Write the current batch's rows that are still in flight into the full-size result."""
+def _length(t: Tensor, metric: Tensor | None) -> Tensor:
+    """(B,) of the rows."""
+    return torch.linalg.vector_norm(t, dim=1) if metric is None else (metric * t * t).sum(1).sqrt()
+
+
+def _record(result: Run | None, now: Run, rows: Tensor, fresh: Tensor) -> Run:
+    """Write the current batch's `fresh` rows (B,) into the full-size result."""
     if result is None:
         return now
-    if rows.shape[0] == result.status.shape[0]:
-        return leaves.transform(lambda old, new: freeze(done, old, new), result, now)
-
-    def write(old: Tensor, new: Tensor) -> Tensor:
-        return old.index_copy(0, rows, freeze(done, old[rows], new))
-
-    return leaves.transform(write, result, now)
+    index = indices(fresh)
+    if index is None:  # inside vmap nothing ever leaves the batch
+        return leaves.transform(lambda old, new: freeze(fresh, new, old), result, now)
+    place = rows[index]
+    return leaves.transform(lambda old, new: old.index_copy(0, place, new[index]), result, now)
 
 
 def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:

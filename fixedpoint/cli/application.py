@@ -169,5 +169,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fail(message: str) -> NoReturn:
     if line := " ".join(message.split()):  # no arguments at all: help was shown
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+        console = Console(stderr=True, emoji=False)  # my_problem.py:family: is no picture
+        console.print(f"[bold red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
     sys.exit(2)

@@ -9,7 +9,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Family = Annotated[str, typer.Argument(help="A registered family of problems; see `fixedpoint list`.")]
+Family = Annotated[
+    str,
+    typer.Argument(
+        help="A registered family of problems (see `fixedpoint list`), or FILE.py:NAME, a family in a file of yours."
+    ),
+]
 Seed = Annotated[
     int, typer.Option(help="Seed of the instances; training, tuning and comparing never share an instance.", min=0)
 ]

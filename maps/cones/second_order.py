@@ -24,8 +24,9 @@ class SecondOrder(Cone):
         squared = (v * v).sum(1, keepdim=True)
         n = torch.where(squared > 0, torch.sqrt(torch.where(squared > 0, squared, 1.0)), 0.0)  # no sqrt at 0
         share = (t + n) / (2 * torch.where(n > 0, n, 1.0))  # v's factor on the boundary
-        boundary = torch.cat([share * n, share * v], dim=1)
-        return torch.where(n <= t, z, torch.where(n <= -t, 0.0, boundary))
+        inside, outside = n <= t, n <= -t
+        first = torch.where(inside, t, torch.where(outside, 0.0, share * n))
+        return torch.cat([first, torch.where(inside, 1.0, torch.where(outside, 0.0, share)) * v], dim=1)
 
     def project_dual(self, z: Tensor) -> Tensor:
         """The same."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maps.scs.termination import Point
+from maps.scs.termination import Sizes, greatest
 
 WAIT = 100
 """Evaluations between two changes, at least."""
@@ -27,21 +27,25 @@ class ScaleHistory(NamedTuple):
     """Evaluations since the last change."""
 
 
-def begin(scale: float, point: Point) -> ScaleHistory:
+def begin(scale: float, point: Sizes) -> ScaleHistory:
     """The history after SCS's iteration 0, which ended at this point."""
     ratio = log_ratio(point)
     return ScaleHistory(torch.full_like(ratio, scale), ratio, torch.ones_like(ratio), torch.zeros_like(ratio))
 
 
-def log_ratio(point: Point) -> Tensor:
+def log_ratio(point: Sizes) -> Tensor:
     """(B,) log of the relative primal residual over the relative dual residual."""
     primal, dual = (
-        (terms.violation / terms.size.clamp(min=1e-18)).clamp(min=1e-18) for terms in (point.primal, point.dual)
+        (violation / greatest(*parts).clamp(min=1e-18)).clamp(min=1e-18)
+        for violation, parts in (
+            (point.primal, (point.Ax, point.s, point.b)),
+            (point.dual, (point.Px, point.Aty, point.c)),
+        )
     )
     return torch.log(primal) - torch.log(dual)
 
 
-def update(history: ScaleHistory, point: Point, evaluations: int) -> tuple[ScaleHistory, Tensor]:
+def update(history: ScaleHistory, point: Sizes, evaluations: int) -> tuple[ScaleHistory, Tensor]:
     """(history after a check, which instances changed their scale (B,)).
 
     Args:

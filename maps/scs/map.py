@@ -158,7 +158,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         if self.adaptive_scale:
             rows = context.rows
             _, inner = self._first(self._origin(context), torch.zeros_like(rows.g), context)
-            history = adaptive.begin(self.scale, self._point(inner, context))
+            history = adaptive.begin(self.scale, self._sizes(inner, context))
             context = context._replace(rows=rows._replace(history=history))
         return context
 
@@ -221,10 +221,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def assess(self, evaluation: Evaluation, aux: Inner, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
-        point = self._point(aux, context)
+        point = self._sizes(aux, context)
         worst = termination.kkt_residual(point._replace(tau=_safe(point.tau)), self.error_weights)
         gone = aux.u[:, -1] <= TAU_FLOOR * torch.linalg.vector_norm(aux.u, dim=1)
         worst = torch.where(gone, torch.inf, worst)
+        if self.eps_infeas == 0:
+            return Assessment(worst, torch.zeros_like(worst, dtype=torch.int64))
         return Assessment(worst, termination.certificate(point, rows.scaling.sigma, rows.weights, self.eps_infeas))
 
     def adapt(self, at: Evaluation, aux: Inner, context: Context) -> Adaptation | None:
@@ -232,7 +234,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         rows = context.rows
         if rows.history is None:
             return None
-        history, changed = adaptive.update(rows.history, self._point(aux, context), self.check_interval)
+        history, changed = adaptive.update(rows.history, self._sizes(aux, context), self.check_interval)
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
         if somewhere(changed):
@@ -291,13 +293,13 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         x, y, s = point
         return torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
 
-    def _point(self, aux: Inner, context: Context) -> termination.Point:
-        """The inner point in the original units, not divided by tau."""
-        data, shared = context.rows.data, context.shared
-        if shared.A is not None:
-            data = data._replace(A=shared.A, P=shared.P)
+    def _sizes(self, aux: Inner, context: Context) -> termination.Sizes:
+        """Of the inner point."""
+        rows, shared = context.rows, context.shared
+        data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
-        return termination.unscaled(data, context.rows.scaling, x, y, self._slack(aux, context)[:, self.n : -1], tau)
+        s = self._slack(aux, context)[:, self.n : -1]
+        return termination.sizes(data, rows.units, rows.scaling.sigma, x, y, s, tau)
 
     def _metric(self, context: Context) -> Tensor:
         """(l,) or (B, l) R."""
@@ -306,8 +308,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def _solve(self, v: Tensor, context: Context) -> Tensor:
         """(B, n + m) p = K^{-1} (R_x v_x, -R_y v_y)."""
         system = context.shared.system or context.rows.system
-        top, bottom, _ = (self._metric(context) * v).split([self.n, self.m, 1], dim=1)
-        return torch.cat(system.solve(top, -bottom), 1)
+        weight = self._metric(context)[..., :-1]
+        sign = torch.cat([v.new_ones(self.n), v.new_full((self.m,), -1.0)])
+        return system.solve(weight * sign * v[:, :-1])
 
     def _origin(self, context: Context) -> Tensor:
         """(B, l) the cold v = (0, 0, 1)."""

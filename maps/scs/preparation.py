@@ -15,7 +15,7 @@ from maps.scs.matrix import SparseMatrix, dense, expanded, sparse, symmetrized, 
 from maps.scs.program import ConeProgram
 from maps.scs.scaling import Data, Scaling
 from maps.scs.state import Rows, Shared
-from maps.scs.termination import Weights, certificate_weights
+from maps.scs.termination import Units, Weights, certificate_weights
 
 if TYPE_CHECKING:
     from maps.scs.map import SCS
@@ -85,6 +85,7 @@ def _rows(map: SCS, problem: ConeProgram, data: Data, diagonals: Scaling, system
     return Rows(
         data=data,
         scaling=diagonals,
+        units=Units.of(data, diagonals, scaled=map.normalize is not False),
         system=system if own else None,
         **homogeneous(system, R, data.c, data.b),
         R=R if own else None,
@@ -110,7 +111,7 @@ def metric(map: SCS, scale: Tensor) -> Tensor:
 
 def homogeneous(system: LinearSystem, R: Tensor, c: Tensor, b: Tensor) -> dict[str, Tensor]:
     """`Rows.g`, `weighted` and `curvature`."""
-    g = torch.cat(system.solve(c, -b), 1)
+    g = system.solve(torch.cat([c, -b], 1))
     weighted = R[..., :-1] * g
     return {"g": g, "weighted": weighted, "curvature": R[..., -1:] + (weighted * g).sum(1, keepdim=True)}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from maps.scs.adaptive import ScaleHistory
 from maps.scs.linear_systems import LinearSystem
 from maps.scs.scaling import Data, Scaling
-from maps.scs.termination import Weights
+from maps.scs.termination import Units, Weights
 
 
 class ConicPoint(NamedTuple):
@@ -38,6 +38,7 @@ class Rows(NamedTuple):
     data: Data
     """Scaled; A and P are placeholders without entries here when the batch shares them."""
     scaling: Scaling
+    units: Units
     system: LinearSystem | None
     g: Tensor
     """(B, n + m) K^{-1} (c, -b)."""

@@ -18,91 +18,108 @@ NEGATIVE = 1e-9
 """How negative c'x or b'y must be (in the scaled data) before it can certify anything."""
 
 
-class Terms(NamedTuple):
-    """Sizes (B,) of one optimality condition: its violation and its terms."""
+class Units(NamedTuple):
+    """What a check needs of the scaling, made once."""
 
-    violation: Tensor
-    parts: tuple[Tensor, ...]
-
-    @property
-    def size(self) -> Tensor:
-        """Of the largest term."""
-        return torch.stack(self.parts).amax(0)
-
-
-class Point(NamedTuple):
-    """An iterate (x, y, s, tau), not divided by tau, with its products, in the original units."""
-
-    x: Tensor
-    y: Tensor
-    s: Tensor
-    tau: Tensor
-    """(B, 1)"""
+    rows: Tensor | None
+    """(B, m) 1 / (D sigma), from the scaled primal condition to the original one; None without a scaling."""
+    columns: Tensor | None
+    """(B, n) 1 / (E sigma), for the dual condition."""
     b: Tensor
+    """(B,) the largest entry of the original b."""
     c: Tensor
+    """(B,) and of c."""
+
+    @classmethod
+    def of(cls, data: Data, scaling: Scaling, *, scaled: bool) -> Units:
+        """For scaled data (or, unless `scaled`, for data that was left as it is)."""
+        D, E, sigma = scaling
+        if not scaled:
+            return cls(None, None, largest(data.b), largest(data.c))
+        rows, columns = 1 / (D * sigma), 1 / (E * sigma)
+        return cls(rows, columns, largest(rows * data.b), largest(columns * data.c))
+
+
+class Sizes(NamedTuple):
+    """Of an iterate (x, y, s, tau), not divided by tau, in the original units: largest entries and products, (B,)."""
+
+    tau: Tensor
+    primal: Tensor
+    """Of Ax + s - b tau."""
     Ax: Tensor
-    Aty: Tensor
+    s: Tensor
+    b: Tensor
+    """Of b tau; c below likewise."""
+    dual: Tensor
+    """Of Px + A'y + c tau."""
     Px: Tensor
+    Aty: Tensor
+    c: Tensor
+    ray: Tensor
+    """Of Ax + s."""
     xPx: Tensor
-    """(B, 1); so are c'x and b'y."""
     cx: Tensor
     by: Tensor
 
-    @property
-    def primal(self) -> Terms:
-        """Ax + s = b tau."""
-        parts = self.Ax, self.s, self.tau * self.b
-        return Terms(largest(self.Ax + self.s - self.tau * self.b), tuple(map(largest, parts)))
 
-    @property
-    def dual(self) -> Terms:
-        """Px + A'y + c tau = 0."""
-        parts = self.Px, self.Aty, self.tau * self.c
-        return Terms(largest(self.Px + self.Aty + self.tau * self.c), tuple(map(largest, parts)))
-
-
-def unscaled(data: Data, scaling: Scaling, x: Tensor, y: Tensor, s: Tensor, tau: Tensor) -> Point:
-    """The point in the original units.
+def sizes(data: Data, units: Units, sigma: Tensor, x: Tensor, y: Tensor, s: Tensor, tau: Tensor) -> Sizes:
+    """Of an iterate.
 
     Args:
-        data: scaled, by `scaling`.
+        data: scaled.
+        units: of the scaling, and its sigma (B, 1).
         x: (B, n) scaled iterate; y and s (B, m); tau (B, 1).
     """
-    D, E, sigma = scaling
-    rows, columns = 1 / (D * sigma), 1 / (E * sigma)
-    Px = torch.zeros_like(x) if data.P is None else times(data.P, x)
-    inner = ((a * b).sum(1, keepdim=True) / sigma**2 for a, b in ((x, Px), (data.c, x), (data.b, y)))
-    return Point(
-        x=E * x / sigma,
-        y=D * y / sigma,
-        s=rows * s,
-        tau=tau,
-        b=rows * data.b,
-        c=columns * data.c,
-        Ax=rows * times(data.A, x),
-        Aty=columns * transposed_times(data.A, y),
-        Px=columns * Px,
-        **dict(zip(("xPx", "cx", "by"), inner, strict=True)),
+
+    def size(t: Tensor, unit: Tensor | None) -> Tensor:
+        return largest(t if unit is None else unit * t)
+
+    Ax, Aty = times(data.A, x), transposed_times(data.A, y)
+    Px = None if data.P is None else times(data.P, x)
+    ray, one = Ax + s, tau[:, 0]
+    nothing = torch.zeros_like(one)
+    square = sigma[:, 0] ** 2
+    return Sizes(
+        tau=one,
+        primal=size(ray - tau * data.b, units.rows),
+        Ax=size(Ax, units.rows),
+        s=size(s, units.rows),
+        b=one.abs() * units.b,
+        dual=size((Aty if Px is None else Px + Aty) + tau * data.c, units.columns),
+        Px=nothing if Px is None else size(Px, units.columns),
+        Aty=size(Aty, units.columns),
+        c=one.abs() * units.c,
+        ray=size(ray, units.rows),
+        xPx=nothing if Px is None else (x * Px).sum(1) / square,
+        cx=(data.c * x).sum(1) / square,
+        by=(data.b * y).sum(1) / square,
     )
 
 
-def kkt_residual(point: Point, weights: tuple[float, float]) -> Tensor:
+def greatest(*parts: Tensor) -> Tensor:
+    """(B,) the largest of several."""
+    return torch.stack(parts).amax(0)
+
+
+def kkt_residual(of: Sizes, weights: tuple[float, float]) -> Tensor:
     """(B,) the largest of the primal, dual and gap residuals, each over absolute + relative * (size of its terms).
 
     Args:
-        point: the iterate; everything is divided by its tau here.
+        of: the iterate; everything is divided by its tau here.
         weights: (absolute, relative).
     """
-    tau = point.tau
-    p = point._replace(**{name: getattr(point, name) / tau for name in ("x", "y", "s", "Ax", "Aty", "Px", "cx", "by")})
-    p = p._replace(tau=torch.ones_like(tau), xPx=point.xPx / tau / tau)
-    gap = Terms(largest(p.xPx + p.cx + p.by), tuple(map(largest, (p.xPx, p.cx, p.by))))
+    tau = of.tau
+    xPx, cx, by = of.xPx / tau / tau, of.cx / tau, of.by / tau
     absolute, relative = weights
     residuals = []
-    for violation, size in ((terms.violation, terms.size) for terms in (p.primal, p.dual, gap)):
+    for violation, size in (
+        (of.primal / tau, greatest(of.Ax, of.s, of.b) / tau),
+        (of.dual / tau, greatest(of.Px, of.Aty, of.c) / tau),
+        ((xPx + cx + by).abs(), greatest(xPx.abs(), cx.abs(), by.abs())),
+    ):
         allowed = absolute + relative * size
         residuals.append(violation / torch.where(violation == 0, torch.ones_like(allowed), allowed))  # not 0 / 0
-    return torch.stack(residuals).amax(0)
+    return greatest(*residuals)
 
 
 class Weights(NamedTuple):
@@ -125,23 +142,22 @@ def certificate_weights(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> We
     return Weights((largest(c) / size).clamp(min=1), (largest(b) / size).clamp(min=1))
 
 
-def certificate(point: Point, sigma: Tensor, weights: Weights, tolerance: float) -> Tensor:
+def certificate(of: Sizes, sigma: Tensor, weights: Weights, tolerance: float) -> Tensor:
     """(B,) DUAL_INFEASIBLE where x shows that the objective is unbounded, PRIMAL_INFEASIBLE where y shows that no point
     is feasible, else RUNNING.
 
     Args:
-        point: the iterate; y is in K* and s in K by construction.
+        of: the iterate; y is in K* and s in K by construction.
         sigma: (B, 1) of the scaling.
         weights: of the original data.
         tolerance: of the violation, relative to -c'x or -b'y.
     """
     level = -NEGATIVE / sigma[:, 0] ** 2
-    cx, by = point.cx[:, 0], point.by[:, 0]
-    falls, separates = cx < level, by < level
-    fall, separation = torch.where(falls, -cx, 1.0), torch.where(separates, -by, 1.0)
-    ray = torch.maximum(largest(point.Ax + point.s) * weights.unbounded, largest(point.Px)) / fall
-    plane = largest(point.Aty) * weights.infeasible / separation
-    status = torch.full_like(cx, Status.RUNNING, dtype=torch.int64)
+    falls, separates = of.cx < level, of.by < level
+    fall, separation = torch.where(falls, -of.cx, 1.0), torch.where(separates, -of.by, 1.0)
+    ray = torch.maximum(of.ray * weights.unbounded, of.Px) / fall
+    plane = of.Aty * weights.infeasible / separation
+    status = torch.full_like(of.cx, Status.RUNNING, dtype=torch.int64)
     status = torch.where(separates & (plane < tolerance), Status.PRIMAL_INFEASIBLE, status)
     return torch.where(falls & (ray < tolerance), Status.DUAL_INFEASIBLE, status)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from fixedpoint.settings import Setting
 from maps.scs.families.conic import PAPER, ConicFamily
 from maps.scs.map import SCS
 from maps.scs.program import ConeProgram
+
+if TYPE_CHECKING:
+    from maps.scs.cvxpy.canonical import Canonical
 
 
 class Lasso(ConicFamily):
@@ -55,29 +58,14 @@ class Lasso(ConicFamily):
         if not noise >= 0 or not size >= 0:
             raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")
         self.form, self.noise, self.nonzeros, self.size = form, noise, nonzeros, size
-        template = self._programs([self._draw(torch.Generator().manual_seed(0))])
-        self.map = SCS.of(template, **settings)
+        canonical = _template(form)
+        self.map = SCS(canonical.n, canonical.cones, features=canonical.features, **settings)
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
         """A batch of programs, float64; A, b and c vary."""
-        return self._programs([self._draw(generator) for _ in range(batch)])
-
-    def _programs(self, draws: list[tuple[np.ndarray, np.ndarray, float]]) -> ConeProgram:
-        problem, parameters, options = _template(self.form)
-        compiled = []
-        for draw in draws:
-            for parameter, value in zip(parameters, draw, strict=True):
-                parameter.value = value
-            compiled.append(problem.get_problem_data("SCS", solver_opts=options)[0])
-        dims = compiled[0]["dims"]
-        P = compiled[0].get("P")
-        return ConeProgram(
-            A=torch.from_numpy(np.stack([data["A"].toarray() for data in compiled])),
-            b=torch.from_numpy(np.stack([data["b"] for data in compiled])),
-            c=torch.from_numpy(np.stack([data["c"] for data in compiled])),
-            P=P if P is None else P.toarray(),
-            cones={"z": dims.zero, "l": dims.nonneg, "q": dims.soc},
-        )
+        draws = [self._draw(generator) for _ in range(batch)]
+        values = [torch.from_numpy(np.stack(parts)) for parts in zip(*draws, strict=True)]
+        return _template(self.form).program([part.reshape(batch, -1) for part in values])
 
     def _draw(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, float]:
         """(X, Y, lambda) of one instance."""
@@ -90,13 +78,15 @@ class Lasso(ConicFamily):
 
 
 @cache
-def _template(form: str) -> tuple[Any, list[Any], dict[str, bool]]:
-    """The CVXPY problem, compiled once per process, its parameters and the options of its canonicalization."""
+def _template(form: str) -> Canonical:
+    """The CVXPY problem as a function of (X, Y, lambda), compiled once per process."""
     import cvxpy as cp
+
+    from maps.scs.cvxpy.canonical import Canonical
 
     X, Y, penalty = cp.Parameter((100, 50)), cp.Parameter(100), cp.Parameter(nonneg=True)
     beta = cp.Variable(50)
     residual = X @ beta - Y
     squares = cp.sum_squares(residual) if form == "quadratic" else cp.square(cp.norm2(residual))
     problem = cp.Problem(cp.Minimize(squares + penalty * cp.norm1(beta)))
-    return problem, [X, Y, penalty], {"use_quad_obj": form == "quadratic"}
+    return Canonical.of(problem, [X, Y, penalty], quadratic=form == "quadratic")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from fixedpoint import Choice
@@ -26,30 +26,21 @@ class Parametric(NamedTuple):
 
     @classmethod
     def of(cls, problem: Any, parameters: Sequence[Any], *, quadratic: bool) -> Parametric:
-        """Measure the affine map of a CVXPY problem: b at 0 and at each unit vector.
+        """Read the affine map of a CVXPY problem from its compiled form.
 
         Args:
             problem: a `cvxpy.Problem`.
             parameters: its `cvxpy.Parameter`s, in the order that `at` takes them, each column by column.
             quadratic: whether squares go to P rather than to cones.
         """
-        ends = np.cumsum([parameter.size for parameter in parameters])
+        from maps.scs.cvxpy.canonical import Canonical
+        from maps.scs.cvxpy.leaves import by_columns
 
-        def data(values: np.ndarray) -> dict[str, Any]:
-            for parameter, part in zip(parameters, np.split(values, ends[:-1]), strict=True):
-                parameter.value = part.reshape(parameter.shape, order="F")
-            return problem.get_problem_data("SCS", solver_opts={"use_quad_obj": quadratic})[0]
-
-        base = data(np.zeros(ends[-1]))
-        dims = base["dims"]
-        program = ConeProgram(
-            A=base["A"],
-            b=base["b"],
-            c=base["c"],
-            P=base.get("P"),
-            cones={"z": dims.zero, "l": dims.nonneg, "q": dims.soc} | ({"s": dims.psd} if dims.psd else {}),
-        )
-        return cls(program, torch.from_numpy(np.stack([data(unit)["b"] - base["b"] for unit in np.eye(ends[-1])])))
+        canonical = Canonical.of(problem, parameters, quadratic=quadratic)
+        assert canonical.b.uses == tuple(range(len(parameters))), "b depends on every parameter"
+        program = canonical.program([torch.zeros(parameter.size, dtype=torch.float64) for parameter in parameters])
+        columns = sparse.block_diag([by_columns(parameter) for parameter in parameters])
+        return cls(program, torch.from_numpy((canonical.b.map.matrix @ columns.T).T.toarray()))
 
     def at(self, values: Tensor) -> ConeProgram:
         """The batch of programs at parameters (B, k); A, c and P are shared."""

@@ -21,8 +21,8 @@ _DENSE_SIZE, _DENSE_BYTES, _FACTORS = 1500, 2**30, 64
 class LinearSystem(Protocol):
     """K, ready to be solved with: a NamedTuple whose tensors are batch-first, or have no batch axis when shared."""
 
-    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n), (B, m) -> (p (B, n), q (B, m))."""
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m)."""
 
 
 def choose(A: Pattern, P: Pattern | None, copies: int) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fixedpoint.masks import constant
 from maps.scs.linear_systems import dense
-from maps.scs.linear_systems.constant import Constant, host, kkt_product
+from maps.scs.linear_systems.constant import apply, host, kkt_product
 from maps.scs.linear_systems.elimination import DENSE, SPARSE, Plan, plan
 from maps.scs.matrix import Pattern, SparseMatrix, to_dtype
 
@@ -45,21 +45,15 @@ class Condensed(NamedTuple):
     direct: Tensor | None = None
     """(B, 1) bool: who is solved by `dense` instead."""
 
-    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n), (B, m) -> (p, q)."""
-        p, q = self._once(top, bottom)
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m)."""
+        solution = apply(self.operator, right, *self.factors)
         if self.refined is not None:
-            top_again, bottom_again = kkt_product(self.A, self.P, self.R_y, self.rho_x, p, q)
-            dp, dq = self._once(top - top_again, bottom - bottom_again)
-            p, q = torch.where(self.refined, p + dp, p), torch.where(self.refined, q + dq, q)
+            rest = right - kkt_product(self.A, self.P, self.R_y, self.rho_x, solution)
+            solution = torch.where(self.refined, solution + apply(self.operator, rest, *self.factors), solution)
         if self.dense is not None and self.direct is not None:
-            full = self.dense.solve(top, bottom)
-            p, q = torch.where(self.direct, full[0], p), torch.where(self.direct, full[1], q)
-        return p, q
-
-    def _once(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        found = Constant.apply(self.operator, torch.cat([top, bottom], 1), *self.factors)
-        return found[:, : top.shape[1]], found[:, top.shape[1] :]
+            solution = torch.where(self.direct, self.dense.solve(right), solution)
+        return solution
 
 
 def cheaper(A: Pattern, P: Pattern | None, copies: int) -> bool:
@@ -89,11 +83,11 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
         known = torch.cos(torch.arange(found.size, dtype=R_y.dtype) ** 2 + 0.5).expand(
             1 if A.ndim == 2 else len(R_y), -1
         )
-        target = kkt_product(A, P, R_y, rho_x, *known.split([A.shape[-1], A.shape[-2]], 1))
-        whole = torch.isfinite(torch.cat(target, 1)).all(1)  # other rows are somebody else's to report
+        target = kkt_product(A, P, R_y, rho_x, known)
+        whole = torch.isfinite(target).all(1)  # other rows are somebody else's to report
 
         def inexact(system: Condensed) -> Tensor:
-            error = (torch.cat(system.solve(*target), 1) - known).abs().amax(1)
+            error = (system.solve(target) - known).abs().amax(1)
             return whole & ~(error <= _TOLERANCE[R_y.dtype])
 
         wrong = inexact(system)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maps.scs.linear_systems.constant import Constant
+from maps.scs.linear_systems.constant import apply
 from maps.scs.matrix import Pattern, SparseMatrix, times, transposed_times
 
 TOLERANCE = 1e-13
@@ -26,18 +26,19 @@ class ConjugateGradients(NamedTuple):
     """(B, m), or (m,) when shared."""
     rho_x: float
 
-    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n), (B, m) -> (p, q), refined once."""
-        batch = top.shape[0]
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m), refined once."""
+        (m, n), batch = self.A.pattern.shape, right.shape[0]
+        top, bottom = right.split([n, m], 1)
         A = self.A.values.expand(batch, -1)
         P = top.new_zeros(batch, 0) if self.P is None else self.P.values.expand(batch, -1)
         constants = A, P, self.R_y.expand(batch, -1)
         operator = partial(_solve, self.A.pattern, None if self.P is None else self.P.pattern, self.rho_x)
-        right = top + transposed_times(self.A, bottom / self.R_y)
-        p = Constant.apply(operator, right, *constants)
+        reduced = top + transposed_times(self.A, bottom / self.R_y)
+        p = apply(operator, reduced, *constants)
         again = _reduced(self.A, self.P, self.R_y, self.rho_x, p)
-        p = p + Constant.apply(operator, right - again, *constants)
-        return p, (times(self.A, p) - bottom) / self.R_y
+        p = p + apply(operator, reduced - again, *constants)
+        return torch.cat([p, (times(self.A, p) - bottom) / self.R_y], 1)
 
 
 def prepare(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> ConjugateGradients:
@@ -67,7 +68,7 @@ def _solve(
 
 
 def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], right: Tensor, inverse_diagonal: Tensor, tolerance: float
+    matrix: Callable[[Tensor], Tensor], right: Tensor, inverse_diagonal: Tensor, tolerance: float
 ) -> Tensor:
     """(B, n) solutions of symmetric positive definite systems, with a diagonal preconditioner; rows freeze when done.
 
@@ -81,7 +82,7 @@ def conjugate_gradients(
         live = torch.linalg.vector_norm(r, dim=1, keepdim=True) > goal
         if not bool(live.any()):
             break
-        product = apply(d)
+        product = matrix(d)
         curvature = (d * product).sum(1, keepdim=True)
         step = torch.where(live & (curvature > 0), rho / torch.where(curvature > 0, curvature, 1.0), 0.0)
         x, r = x + step * d, r - step * product

@@ -48,12 +48,10 @@ class QuasiDefinite(NamedTuple):
     lu: Tensor
     pivots: Tensor
 
-    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n), (B, m) -> (p, q)."""
-        right = torch.cat([top, bottom], dim=1)
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m)."""
         solution = self._once(right)
-        solution = solution + self._once(right - times(self.K, solution))
-        return solution[:, : top.shape[1]], solution[:, top.shape[1] :]
+        return solution + self._once(right - times(self.K, solution))
 
     def _once(self, right: Tensor) -> Tensor:
         if self.lu.ndim == 2:
@@ -71,17 +69,19 @@ class Dense(NamedTuple):
     direct: Tensor | None = None
     """(B, 1) bool, or (1, 1) when shared: where `full` is used instead."""
 
-    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n), (B, m) -> (p, q)."""
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m)."""
+        n = self.reduced.block.shape[-1]
+        top, bottom = right[:, :n], right[:, n:]
         p, q = self.reduced.solve(top, bottom)
         if self.refined is not None:
             top_again, bottom_again = _forward(self.reduced.A, self.reduced.block, self.reduced.R_y, p, q)
             dp, dq = self.reduced.solve(top - top_again, bottom - bottom_again)
             p, q = torch.where(self.refined, p + dp, p), torch.where(self.refined, q + dq, q)
+        solution = torch.cat([p, q], 1)
         if self.full is not None and self.direct is not None:
-            full = self.full.solve(top, bottom)
-            p, q = torch.where(self.direct, full[0], p), torch.where(self.direct, full[1], q)
-        return p, q
+            solution = torch.where(self.direct, self.full.solve(right), solution)
+        return solution
 
 
 def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Dense:
@@ -126,10 +126,10 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Dense:
     full = QuasiDefinite(K, lu, pivots)
     with torch.no_grad():
         size = torch.linalg.vector_norm(K, dim=(-2, -1))
-        p, q = full.solve(*target)
-        again = torch.cat(_forward(A, block, R_y, p, q), 1)
-        residual = torch.linalg.vector_norm(again - torch.cat(target, 1), dim=1)
-        backward = residual / (size * torch.linalg.vector_norm(torch.cat([p, q], 1), dim=1))
+        right = torch.cat(target, 1)
+        solution = full.solve(right)
+        residual = torch.linalg.vector_norm(times(K, solution) - right, dim=1)
+        backward = residual / (size * torch.linalg.vector_norm(solution, dim=1))
         wrong = inexact & ~(backward <= 1e4 * torch.finfo(A.dtype).eps)
     if bool(wrong[finite].all()):
         raise FactorizationError(
@@ -157,5 +157,5 @@ def _forward(A: Tensor, block: Tensor, R_y: Tensor, p: Tensor, q: Tensor) -> tup
 
 def _error(system: Dense, target: tuple[Tensor, Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
     """(B,) largest error of the solution of `target`, relative to the largest entry of the known one."""
-    difference = torch.cat(system.solve(*target), 1) - torch.cat(known, 1)
+    difference = system.solve(torch.cat(target, 1)) - torch.cat(known, 1)
     return difference.abs().amax(1) / torch.cat(known, 1).abs().amax(1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maps.scs.linear_systems.constant import Constant, host, kkt_product, mapped_first
+from maps.scs.linear_systems.constant import apply, host, kkt_product, mapped_first
 from maps.scs.linear_systems.dense import FactorizationError
 from maps.scs.matrix import Pattern, SparseMatrix
 
@@ -41,16 +41,13 @@ class SparseDirect(NamedTuple):
     factors: Factors
     rho_x: float
 
-    def solve(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n), (B, m) -> (p, q), refined once."""
-        p, q = self._once(top, bottom)
-        top_again, bottom_again = kkt_product(self.A, self.P, self.R_y, self.rho_x, p, q)
-        dp, dq = self._once(top - top_again, bottom - bottom_again)
-        return p + dp, q + dq
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m), refined once."""
+        solution = self._once(right)
+        return solution + self._once(right - kkt_product(self.A, self.P, self.R_y, self.rho_x, solution))
 
-    def _once(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        solution = Constant.apply(self.factors, torch.cat([top, bottom], 1), self.which.expand(top.shape[0]))
-        return solution[:, : top.shape[1]], solution[:, top.shape[1] :]
+    def _once(self, right: Tensor) -> Tensor:
+        return apply(self.factors, right, self.which.expand(right.shape[0]))
 
 
 def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> SparseDirect:

@@ -20,7 +20,7 @@ def test_lasso_has_the_paper_s_sizes(form: str) -> None:
     programs = Lasso(form).sample(2, generator=torch.Generator().manual_seed(0))
     n, m, entries, cones = SIZES[form]
     assert (programs.n, programs.m) == (n, m)
-    assert int((programs.A[0] != 0).sum()) == entries
+    assert int((programs.A.to_dense()[0] != 0).sum()) == entries
     assert {key: value for key, value in programs.cones.items() if value} == cones
     assert (programs.P is not None) == (form == "quadratic")
 

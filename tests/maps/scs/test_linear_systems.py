@@ -43,8 +43,8 @@ def solver(kind: str) -> Callable[..., Tensor]:
     def of(a: Tensor, p: Tensor, top: Tensor, bottom: Tensor) -> Tensor:
         parts = SparseMatrix(a, A.pattern), SparseMatrix(p, P.pattern)
         if kind == "dense":
-            return torch.cat(factor(kind, parts[0].to_dense(), parts[1].to_dense(), R_y, 0.1).solve(top, bottom), 1)
-        return torch.cat(factor(kind, *parts, R_y, 0.1).solve(top, bottom), 1)
+            return factor(kind, parts[0].to_dense(), parts[1].to_dense(), R_y, 0.1).solve(torch.cat([top, bottom], 1))
+        return factor(kind, *parts, R_y, 0.1).solve(torch.cat([top, bottom], 1))
 
     return of
 

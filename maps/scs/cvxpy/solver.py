@@ -25,7 +25,15 @@ from maps.scs.program import ConeProgram
 
 SETTINGS = frozenset(
     {name for name, p in inspect.signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    - {"start", "warm_start", "gradient", "on_invalid"}  # CVXPY's business, or of no meaning inside it
+    - {
+        "start",
+        "warm_start",
+        "gradient",
+        "on_invalid",
+        "chunk",
+        "workers",
+        "reuse",
+    }  # CVXPY's business, or of no meaning
     | {"accelerator"}
 )
 """Keywords of `FixedPointSolver`: `accelerator`, and those of `maps.scs.solve` that mean something inside CVXPY."""

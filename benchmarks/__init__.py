@@ -1,0 +1,1 @@
+"""Suites that take longer than a test: speed, accuracy and what the machine allows."""
