@@ -24,12 +24,13 @@ from fixedpoint.adjoint import warn_instances, warn_untrusted
 from fixedpoint.masks import freeze, somewhere
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
-from maps.scs import adaptive, adjoint, embedding, linear_systems, settings, termination
+from maps.scs import adaptive, adjoint, linear_systems, settings, termination
 from maps.scs.faults import faults
 from maps.scs.matrix import entries
 from maps.scs.preparation import homogeneous, metric, prepare
 from maps.scs.program import ConeProgram
 from maps.scs.state import ConicPoint, Inner
+from maps.scs.step import Step
 
 TAU_FLOOR = 1e-12
 """A solution divides by tau: below this share of the state's size there is none to speak of."""
@@ -114,6 +115,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         settings.check({"n": n, **coordinates, **others})
         self.cone = ProductCone(cones)
         self.n, self.m = n, self.cone.dim
+        self.step = Step(n, self.cone, alpha)
         self.normalize, self.alpha, self.error_weights = normalize, alpha, error_weights
         self.scale, self.zero_cone_factor, self.rho_x, self.tau_factor = scale, zero_cone_factor, rho_x, tau_factor
         self.adaptive_scale, self.eps_infeas, self.linear_solver = adaptive_scale, eps_infeas, linear_solver
@@ -213,17 +215,17 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, Inner]:
         """One step of SCS and the inner point it went through."""
-        rows, eta, p = context.rows, x[:, -1:], self._solve(x, context)
-        step = p - x[:, :-1]
-        tau = embedding.tau(step, p, eta, rows.weighted, rows.curvature, self._metric(context))
-        return self._second(x, torch.cat([torch.addcmul(step, tau, rows.g, value=-1), tau - eta], 1), context)
+        rows = context.rows
+        p = self._solve(x, context)
+        return self.step(x, p, rows.g, rows.weighted, rows.curvature, self._metric(context), rows.bounds)
 
     def assess(self, evaluation: Evaluation, aux: Inner, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
         point = self._sizes(aux, context)
         worst = termination.kkt_residual(point._replace(tau=_safe(point.tau)), self.error_weights)
-        gone = aux.u[:, -1] <= TAU_FLOOR * torch.linalg.vector_norm(aux.u, dim=1)
+        u = aux.u
+        gone = u[:, -1] <= TAU_FLOOR * torch.linalg.vector_norm(u, dim=1)
         worst = torch.where(gone, torch.inf, worst)
         if self.eps_infeas == 0:
             return Assessment(worst, torch.zeros_like(worst, dtype=torch.int64))
@@ -245,7 +247,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
                 rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
-            x = x + freeze(changed, self._slack(aux, context) * (1 / R - 1 / rows.R), torch.zeros_like(x))
+            x = x + freeze(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
             rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b))
         return Adaptation(context._replace(rows=rows), x, fx, changed)
@@ -255,14 +257,16 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         R = context.rows.R
         if context.rows.history is None or R is None:
             return at.x
-        return at.x + self._slack(aux, context) * (1 / metric(self, torch.full_like(R[:, 0], self.scale)) - 1 / R)
+        return at.x + aux.slack(self._metric(context)) * (
+            1 / metric(self, torch.full_like(R[:, 0], self.scale)) - 1 / R
+        )
 
     def output(self, evaluation: Evaluation, aux: Inner, context: Context) -> ConicPoint:
         """x, y, s in the original units."""
         D, E, sigma = context.rows.scaling
-        scale = _safe(aux.u[:, -1:]) * sigma
-        x, y = aux.u[:, :-1].split([self.n, self.m], 1)
-        return ConicPoint(E * x / scale, D * y / scale, self._slack(aux, context)[:, self.n : -1] / (D * scale))
+        scale = _safe(aux.last) * sigma
+        x, y, _ = aux.u.split([self.n, self.m, 1], 1)
+        return ConicPoint(E * x / scale, D * y / scale, aux.slack(self._metric(context))[:, self.n : -1] / (D * scale))
 
     def implicit_vjp(self, x_star: Tensor, context: Context, cotangent: Tensor) -> ConeProgram:
         """See `FixedPointMap.implicit_vjp`; warnings as for `output_vjp`."""
@@ -298,7 +302,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         rows, shared = context.rows, context.shared
         data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
-        s = self._slack(aux, context)[:, self.n : -1]
+        s = aux.slack(self._metric(context))[:, self.n : -1]
         return termination.sizes(data, rows.units, rows.scaling.sigma, x, y, s, tau)
 
     def _metric(self, context: Context) -> Tensor:
@@ -320,24 +324,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Inner]:
         """SCS's iteration 0: a step with tau held at 1."""
         half = torch.cat([p - v[:, :-1] - context.rows.g, 1 - v[:, -1:]], 1)
-        return self._second(v, half, context, first=True)
-
-    def _second(self, v: Tensor, half: Tensor, context: Context, *, first: bool = False) -> tuple[Tensor, Inner]:
-        """The second half of a step, after the first, u~ - v: project and relax.
-
-        R is constant inside every block that is not separable and on the box, so the projection in its norm is the
-        Euclidean one.
-        """
-        u_tilde = v + half
-        z = u_tilde + half
-        x, y, tau = z.split([self.n, self.m, 1], dim=1)
-        y = self.cone.project_dual(y, context.rows.bounds)
-        u = torch.cat([x, y, torch.ones_like(tau) if first else tau.relu()], 1)
-        return torch.add(v, u - u_tilde, alpha=self.alpha), Inner(u, z)
-
-    def _slack(self, aux: Inner, context: Context) -> Tensor:
-        """(B, l) R (u - z): (0, s, kappa)."""
-        return self._metric(context) * (aux.u - aux.z)
+        return self.step.second(v, half, context.rows.bounds, first=True)
 
 
 def feature_count(program: ConeProgram) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from maps.scs.adaptive import ScaleHistory
@@ -24,12 +25,31 @@ class ConicPoint(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """By-products of a step: what x, y, s and tau are read from. R (u - z) is (0, s, kappa)."""
+    """By-products of a step, from which x, y, s and tau are read at checks alone."""
 
-    u: Tensor
-    """(B, l) the projection of z: (x, y, tau)."""
-    z: Tensor
-    """(B, l) 2 u~ - v."""
+    v: Tensor
+    """(B, l) the state."""
+    half: Tensor
+    """(B, l) u~ - v."""
+    tail: Tensor
+    """(B, k) the last k coordinates of u, the projection of z = 2 u~ - v; the others are those of z."""
+
+    @property
+    def u(self) -> Tensor:
+        """(B, l) (x, y, tau)."""
+        free = self.v.shape[1] - self.tail.shape[1]
+        return torch.cat([torch.add(self.v[:, :free], self.half[:, :free], alpha=2), self.tail], 1)
+
+    @property
+    def last(self) -> Tensor:
+        """(B, 1) tau."""
+        return self.tail[:, -1:]
+
+    def slack(self, R: Tensor) -> Tensor:
+        """(B, l) R (u - z) = (0, s, kappa)."""
+        free = self.v.shape[1] - self.tail.shape[1]
+        z = torch.add(self.v[:, free:], self.half[:, free:], alpha=2)
+        return torch.cat([torch.zeros_like(self.v[:, :free]), R[..., free:] * (self.tail - z)], 1)
 
 
 class Rows(NamedTuple):
