@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from torch import Tensor
 from fixedpoint import leaves
 from fixedpoint.masks import constant
 from fixedpoint.solution import Progress, Status
+from fixedpoint.workers import run, shared
 
 Rows = slice
+_SCOUT = 8
+"""Rows that are solved before others are handed out."""
 Callback = Callable[[Progress], Any]
 
 
@@ -35,55 +38,52 @@ def solve(
 
     Args:
         part: solves some rows; returns pytrees of batch-first tensors by name, among them "status", "residual" and
-            "evaluations". It must be safe to call in several threads.
+            "evaluations".
         batch: B.
         chunk: rows of a part, the last one perhaps fewer.
-        workers: threads.
+        workers: processes, see `workers.shared`; with derivatives it is one.
         callback: called with a `Progress` of the whole batch when a chunk is done; a true return value stops the solve.
             Instances that were not begun are MAX_EVALUATIONS after 0 evaluations, with NaN for numbers.
     """
-    whole = _Assembly(batch)
-    for rows, found in _finished(part, [slice(lo, min(lo + chunk, batch)) for lo in range(0, batch, chunk)], workers):
-        whole.add(rows, found)
-        if callback is not None and callback(whole.progress()):
-            break
+    first, *others = _split(batch, chunk, workers)
+    found = part(first)
+    several = workers > 1 and all(constant(t) and t.device.type == "cpu" for t in leaves.tensors(found).values())
+    whole = _Assembly(batch, found, shared if several else torch.empty)
+    whole.add(first, found)
+    if callback is not None and callback(whole.progress()):
+        return whole.result()
+
+    def write(rows: Rows) -> None:
+        whole.add(rows, part(rows))
+
+    def stop() -> bool:
+        return callback is not None and bool(callback(whole.progress()))
+
+    run(write, others, workers if several else 1, stop)
     return whole.result()
 
 
-def _finished(part: Callable[[Rows], Any], todo: list[Rows], workers: int) -> Iterator[tuple[Rows, Any]]:
-    """(rows, result) as they come; no part begins after the caller stops asking."""
+def _split(batch: int, chunk: int, workers: int) -> list[Rows]:
+    """All rows; for several workers a few first, which show what a result looks like, then equal shares."""
     if workers == 1:
-        for rows in todo:
-            yield rows, part(rows)
-        return
-    task = partial(_with_grad_mode, part, torch.is_grad_enabled())  # which is a thread's own
-    with ThreadPoolExecutor(workers) as pool:
-        running: dict[Future[Any], Rows] = {}
-        while todo or running:
-            while todo and len(running) < workers:
-                rows = todo.pop(0)
-                running[pool.submit(task, rows)] = rows
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(done), done.result()
-
-
-def _with_grad_mode(part: Callable[[Rows], Any], enabled: bool, rows: Rows) -> Any:
-    with torch.set_grad_enabled(enabled):
-        return part(rows)
+        ends = [*range(0, batch, chunk), batch]
+    else:
+        begin = min(_SCOUT, chunk, batch)
+        count = workers * -(-(batch - begin) // (workers * chunk))
+        ends = [0, *(begin + (batch - begin) * k // max(count, 1) for k in range(count + 1))]
+    return [slice(lo, hi) for lo, hi in itertools.pairwise(ends) if lo < hi]
 
 
 class _Assembly:
     """Results of chunks on their way to those of the batch: written in place, but for those that have a derivative."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, found: Any, empty: Callable[..., Tensor]) -> None:
         self.batch = batch
-        self.whole: Any = None
+        self.whole = leaves.transform(partial(_filled, empty, batch), found)  # 0 is RUNNING
         self.parts: list[tuple[Rows, Any]] = []
 
     def add(self, rows: Rows, found: Any) -> None:
         """A chunk's."""
-        if self.whole is None:
-            self.whole = leaves.transform(partial(_empty, self.batch), found)  # 0 is RUNNING
         tensors = leaves.tensors(found)
         if any(not constant(t) for t in tensors.values()):
             self.parts.append((rows, found))
@@ -109,9 +109,9 @@ class _Assembly:
         return {**whole, "status": torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)}
 
 
-def _empty(batch: int, t: Tensor) -> Tensor:
-    fill = torch.nan if t.is_floating_point() else 0
-    return torch.full((batch, *t.shape[1:]), fill, dtype=t.dtype, device=t.device)
+def _filled(empty: Callable[..., Tensor], batch: int, t: Tensor) -> Tensor:
+    whole = empty((batch, *t.shape[1:]), dtype=t.dtype, device=t.device)
+    return whole.fill_(torch.nan if t.is_floating_point() else 0)
 
 
 def require_memory(needed: float, batch: int, what: str = "chunk") -> None:

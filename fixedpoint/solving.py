@@ -54,7 +54,8 @@ def solve(
         chunk: most instances that are worked on at once; None for all, "auto" for as many as a cache holds (all, where
             there is a callback). Chunks are solved one after the other, and what the batch shares is set up once. With
             a number, `callback` is called when a chunk is done.
-        workers: threads that solve chunks side by side; best with one thread inside each (OMP_NUM_THREADS=1).
+        workers: processes that solve chunks side by side, forked for the call; without derivatives only. Best with one
+            thread in each (OMP_NUM_THREADS=1).
         reuse: keeps factors of what the problems of several solves share, see `Reuse`.
 
     Returns:

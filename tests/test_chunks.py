@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -117,17 +118,52 @@ def test_an_error_in_a_chunk_is_raised() -> None:
             fp.solve(Fails(problem.b.shape[1]), problem, chunk=5, workers=workers)
 
 
-def test_threads_take_the_callers_grad_mode() -> None:
-    seen = set()
+def test_a_worker_that_is_killed_is_noticed() -> None:
+    parent = os.getpid()
 
     def part(rows: slice) -> dict[str, torch.Tensor]:
-        seen.add((threading.current_thread() is threading.main_thread(), torch.is_grad_enabled()))
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
         number = torch.zeros(rows.stop - rows.start)
         return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
 
-    with torch.no_grad():
+    with pytest.raises(RuntimeError, match=r"^workers: a process was killed \(exit code -9\)$"):
         chunks.solve(part, 10, 2, 2, None)
-    assert seen == {(False, False)}
+
+
+def test_an_error_that_cannot_be_sent_is_told() -> None:
+    class Local(Exception):
+        pass
+
+    parent = os.getpid()
+
+    def part(rows: slice) -> dict[str, torch.Tensor]:
+        if os.getpid() != parent:
+            raise Local("lost")
+        number = torch.zeros(rows.stop - rows.start)
+        return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
+
+    with pytest.raises(RuntimeError, match=r"^Local: lost$"):
+        chunks.solve(part, 10, 2, 2, None)
+
+
+def test_workers_share_the_work() -> None:
+    def part(rows: slice) -> dict[str, torch.Tensor]:
+        number = torch.full((rows.stop - rows.start,), float(os.getpid()), dtype=torch.float64)
+        return {"status": number.long(), "residual": number, "evaluations": number.long() * 0 + rows.start}
+
+    found = chunks.solve(part, 12, 2, 3, None)
+    assert len(set(found["residual"].tolist())) == 3
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 9, 20, 1000])
+@pytest.mark.parametrize("chunk", [1, 5, 8, 64, 2000])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_row_is_in_one_chunk(batch: int, chunk: int, workers: int) -> None:
+    parts = chunks._split(batch, chunk, workers)
+    rows = [row for part in parts for row in range(part.start, part.stop)]
+    assert rows == list(range(batch))
+    assert all(0 < part.stop - part.start <= chunk for part in parts)
 
 
 @pytest.mark.parametrize(

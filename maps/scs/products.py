@@ -14,29 +14,49 @@ _LONG, _FULL = 8, 512
 """Entries of a row, and of a block, from which on a dense product is worth it."""
 
 
+class Block(NamedTuple):
+    """A full block of a sparse matrix."""
+
+    places: Tensor
+    """(r, c) int64, of its entries among the values; (0, 0) where there is none."""
+    stride: int
+    """Where every row of the block is stored in one piece, `stride` places after the last; else 0."""
+
+    @classmethod
+    def of(cls, places: np.ndarray, stored: int) -> Block:
+        """The block with these places among so many stored entries."""
+        r, c = places.shape
+        stride = int(places[1, 0] - places[0, 0]) if r > 1 and c else 0
+        if stride > 0:
+            regular = places[0, 0] + stride * np.arange(r)[:, None] + np.arange(c)
+            stride = stride if np.array_equal(places, regular) and places[0, 0] + r * stride <= stored else 0
+        return cls(_index(places), max(stride, 0))
+
+    def view(self, values: Tensor) -> Tensor:
+        """(B, nnz) -> (B, r, c), copied only where it must be."""
+        r, c = self.places.shape
+        if not self.stride:
+            return values[:, self.places.flatten()].unflatten(1, (r, c))
+        first = int(self.places[0, 0])
+        return values[:, first : first + r * self.stride].unflatten(1, (r, self.stride))[:, :, :c]
+
+
 class Layout(NamedTuple):
     """A pattern's stored entries as a full block and the rest. Tensors are int64."""
 
-    block: Tensor
-    """(r, c) places of the block's entries among the values; (0, 0) where there is none."""
+    block: Block
     rows: Tensor
     """(r,)"""
     columns: Tensor
     """(c,)"""
-    stride: int
-    """Where every row of the block is stored in one piece, `stride` places after the last; else 0."""
     rest: Tensor
     """Places of the other entries."""
     rest_rows: Tensor
     rest_columns: Tensor
 
-    def view(self, values: Tensor) -> Tensor:
-        """(B, nnz) -> (B, r, c), copied only where it must be."""
-        r, c = self.block.shape
-        if not self.stride:
-            return values[:, self.block.flatten()].unflatten(1, (r, c))
-        first = int(self.block[0, 0])
-        return values[:, first : first + r * self.stride].unflatten(1, (r, self.stride))[:, :, :c]
+
+def _index(part: np.ndarray) -> Tensor:
+    return torch.from_numpy(part.astype(np.int64))
 
 
 def layout(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Layout:
@@ -50,17 +70,9 @@ def layout(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Lay
     inside = np.isin(rows, long_rows) & np.isin(columns, full)
     r, c = len(long_rows), len(full)
     block = np.flatnonzero(inside).reshape(r, c)  # entries are row by row
-    stride = int(block[1, 0] - block[0, 0]) if r > 1 else 0
-    if stride:
-        regular = block[0, 0] + stride * np.arange(r)[:, None] + np.arange(c)
-        stride = stride if np.array_equal(block, regular) and block[0, 0] + r * stride <= len(rows) else 0
     rest = np.flatnonzero(~inside)
-
-    def index(part: np.ndarray) -> Tensor:
-        return torch.from_numpy(part.astype(np.int64))
-
-    others = index(rest), index(rows[rest]), index(columns[rest])
-    return Layout(index(block), index(long_rows), index(full), stride, *others)
+    others = _index(rest), _index(rows[rest]), _index(columns[rest])
+    return Layout(Block.of(block, len(rows)), _index(long_rows), _index(full), *others)
 
 
 def product(values: Tensor, places: Layout, shape: tuple[int, int], vector: Tensor, *, transposed: bool) -> Tensor:
@@ -69,11 +81,12 @@ def product(values: Tensor, places: Layout, shape: tuple[int, int], vector: Tens
     inner, outer, size = places.columns, places.rows, shape[0]
     if transposed:
         source, target, inner, outer, size = target, source, outer, inner, shape[1]
-    rest = values if not len(places.block) else values[:, places.rest]
+    whole = places.rows.shape[0] == 0
+    rest = values if whole else values[:, places.rest]
     found = vector.new_zeros(len(vector), size).index_add(1, target, rest * vector[:, source])
-    if not len(places.block):
+    if whole:
         return found
-    block = places.view(values)
+    block = places.block.view(values)
     product = vector[:, None, inner] @ (block if transposed else block.mT)
     return found.index_add(1, outer, product[:, 0])
 

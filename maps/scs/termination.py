@@ -136,7 +136,7 @@ def certificate_weights(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> We
         A: (B, m, n) or (m, n), original; `pattern` its stored places.
         b, c: (B, m), (B, n), original; a single row where they are shared.
     """
-    values = entries(A, pattern).detach().abs()
+    values = entries(A, pattern).detach()
     size = largest(values if values.ndim == 2 else values[None])
     size = torch.where(size > 0, size, torch.inf)
     return Weights((largest(c) / size).clamp(min=1), (largest(b) / size).clamp(min=1))
@@ -164,4 +164,4 @@ def certificate(of: Sizes, sigma: Tensor, weights: Weights, tolerance: float) ->
 
 def largest(t: Tensor) -> Tensor:
     """(B,) infinity norm of the rows; 0 when they are empty (m = 0)."""
-    return t.abs().amax(1) if t.shape[1] else t.sum(1)
+    return torch.maximum(t.amax(1), -t.amin(1)) if t.shape[1] else t.sum(1)

@@ -76,9 +76,9 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
         operator: Any = partial(_solve_each, found)
         numbers: tuple[Tensor, ...] = ()
         if A.ndim == 2:  # once for the batch: exactly, whatever the dtype
-            operator = _Shared(found, _eliminate(found, values.double()))
+            operator = _Shared(found, _eliminate(found, values.double(), A.values))
         else:
-            numbers = _eliminate(found, values)
+            numbers = _eliminate(found, values, A.values)
         system = Condensed(A, P, R_y, rho_x, operator, numbers)
         known = torch.cos(torch.arange(found.size, dtype=R_y.dtype) ** 2 + 0.5).expand(
             1 if A.ndim == 2 else len(R_y), -1
@@ -104,10 +104,11 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
 
 
 def _entries(found: Plan, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Tensor:
-    """(B or 1, entries) K's."""
+    """(B or 1, entries + 1) K's, but for the block that A gives, and a 0 for what no entry stands for."""
     n = A.shape[-1]
-    values = R_y.new_zeros(A.values.shape[0] if A.ndim == 3 else 1, found.entries)
-    values[:, torch.from_numpy(found.A_entry)] = A.values
+    values = R_y.new_zeros(A.values.shape[0] if A.ndim == 3 else 1, found.entries + 1)
+    rest = torch.from_numpy(found.A_rest)
+    values[:, torch.from_numpy(found.A_entry[found.A_rest])] = A.values[..., rest]
     if P is not None:
         values[:, torch.from_numpy(found.P_entry)] = P.values
     values[:, :n] += rho_x
@@ -115,11 +116,11 @@ def _entries(found: Plan, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, 
     return values
 
 
-def _eliminate(found: Plan, values: Tensor) -> tuple[Tensor, ...]:
-    """The factors from K's entries (B, entries).
+def _eliminate(found: Plan, values: Tensor, A: Tensor) -> tuple[Tensor, ...]:
+    """The factors from K's entries (B, entries + 1) and A's (B or none, nnz).
 
     For each round the multipliers of its edges (B, edges) and the reciprocal pivots (B, pivots); then those of the
-    block (B, core, block), (B, block); then the inverse of the core (B, core, core).
+    block (B, block, core), (B, block); then the inverse of the core (B, core, core).
     """
     factors: list[Tensor] = []
     for step in found.rounds:
@@ -129,12 +130,11 @@ def _eliminate(found: Plan, values: Tensor) -> tuple[Tensor, ...]:
         multiplier = edge * reciprocal[:, at]
         values = values.index_add(1, update, -multiplier[:, left] * edge[:, right])
         factors += [multiplier, reciprocal]
-    values = torch.cat([values, torch.zeros_like(values[:, :1])], 1)  # what no entry stands for is 0
-    block, between = values[:, torch.from_numpy(found.block)], values[:, torch.from_numpy(found.block_entry)]
-    core, reciprocal = values[:, torch.from_numpy(found.core_entry)], 1 / block
-    multiplier = between * reciprocal[:, None]
+    reciprocal, core = 1 / values[:, torch.from_numpy(found.block)], values[:, torch.from_numpy(found.core_entry)]
+    between = values[:, torch.from_numpy(found.block_entry)] if found.given is None else found.given.view(A)
+    multiplier = (between * reciprocal[:, :, None]).contiguous()
     variables = int(np.searchsorted(found.core, found.n))
-    return (*factors, multiplier, reciprocal, _inverse(core - multiplier @ between.mT, variables))
+    return (*factors, multiplier, reciprocal, _inverse(core - multiplier.mT @ between, variables))
 
 
 def _inverse(matrix: Tensor, n: int) -> Tensor:
@@ -166,10 +166,10 @@ def _solve_each(found: Plan, right: Tensor, *factors: Tensor) -> Tensor:
         x.index_add_(1, other, edges * x[:, pivot], alpha=-1)
     inner, centre = x[:, block], x[:, core]
     if len(block):
-        centre = centre - (inner[:, None] @ multiplier.mT)[:, 0]
+        centre = centre - (inner[:, None] @ multiplier)[:, 0]
     centre = (centre[:, None] @ core_inverse)[:, 0]
     if len(block):
-        x[:, block] = inner * reciprocal - (centre[:, None] @ multiplier)[:, 0]
+        x[:, block] = inner * reciprocal - (centre[:, None] @ multiplier.mT)[:, 0]
     x[:, core] = centre
     for (pivots, pivot, other), edges, scale in zip(
         reversed(steps), reversed(rounds[::2]), reversed(rounds[1::2]), strict=True
@@ -194,7 +194,7 @@ class _Shared:
         for step, edges, inverse in zip(found.rounds, rounds[::2], rounds[1::2], strict=True):
             forward = eliminate(step.pivots[step.edge_pivot], step.edge_other, edges) @ forward
             scale[step.pivots] = inverse
-        core, block = np.meshgrid(found.core, found.block, indexing="ij")
+        block, core = np.meshgrid(found.block, found.core, indexing="ij")
         forward = eliminate(block.ravel(), core.ravel(), multiplier.ravel()) @ forward
         scale[found.block] = reciprocal
         order = np.concatenate([np.setdiff1d(np.arange(found.size), found.core), found.core])

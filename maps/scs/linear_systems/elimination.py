@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from maps.scs.matrix import Pattern
+from maps.scs.products import Block
 
 DEGREE = 4
 """Most neighbours of an unknown that is eliminated one by one: each pair of them becomes an entry."""
@@ -60,7 +61,8 @@ class Plan:
     entries: int
     """Of K and what elimination adds: n + m on the diagonal, then each pair once."""
     A_entry: Index
-    """(nnz of A,) where its entries are."""
+    """(nnz of A,) where its entries are; `A_rest` those that are not in `given`."""
+    A_rest: Index
     P_entry: Index
     """(nnz of P,) the same; an off-diagonal pair of P goes to one place twice, and counts once."""
     rounds: tuple[Round, ...]
@@ -69,7 +71,9 @@ class Plan:
     core: Index
     """Unknowns that are left, the variables first."""
     block_entry: Index
-    """(core, block) the entries between them; `entries` where there is none."""
+    """(block, core) the entries between them; `entries` where there is none."""
+    given: Block | None
+    """The same as a block of A, where it is one that no round changes."""
     core_entry: Index
     """(core, core)"""
 
@@ -110,11 +114,32 @@ def plan(A: Pattern, P: Pattern | None, *, shared: bool) -> Plan:
         rest = np.setdiff1d(core, candidates)
         if rest.size * candidates.size and (graph.lookup(rest, candidates) < len(graph.entries)).mean() >= BLOCK:
             core, block = rest, candidates
-    places = A_entry.astype(np.int64), P_entry
+    A_entry, between = A_entry.astype(np.int64), graph.lookup(block, core)
+    given = _given(between, A_entry, rounds)
+    kept = np.arange(len(A_entry)) if given is None else np.flatnonzero(~np.isin(A_entry, between))
     return Plan(
-        n, n + m, len(graph.entries), *places, tuple(rounds), block, core, graph.lookup(core, block),
-        graph.lookup(core, core),
-    )  # fmt: skip
+        n=n,
+        size=n + m,
+        entries=len(graph.entries),
+        A_entry=A_entry,
+        A_rest=kept,
+        P_entry=P_entry,
+        rounds=tuple(rounds),
+        block=block,
+        core=core,
+        block_entry=between,
+        given=given,
+        core_entry=graph.lookup(core, core),
+    )
+
+
+def _given(between: Index, A_entry: Index, rounds: list[Round]) -> Block | None:
+    """The block as one of A, if all of it is stored there and no round changes it."""
+    changed = np.concatenate([A_entry[:0], *(step.update_entry for step in rounds)])
+    if not between.size or not np.isin(between, A_entry).all() or np.isin(between, changed).any():
+        return None
+    order = np.argsort(A_entry)
+    return Block.of(order[np.searchsorted(A_entry, between, sorter=order)], len(A_entry))
 
 
 def _worth(rounds: list[Round], size: int) -> int:

@@ -57,12 +57,12 @@ def test_products(kind: str, batched: bool) -> None:
 def test_the_block_is_found(kind: str) -> None:
     layout = pattern(kind).layout
     size = {"regular": 630, "gaps": 600, "scattered": 600, "holes": 570, "none": 0}[kind]
-    assert layout.block.numel() == size
-    assert layout.block.numel() + len(layout.rest) == len(pattern(kind))
-    assert layout.stride == (21 if kind == "regular" else 0)
+    assert layout.block.places.numel() == size
+    assert layout.block.places.numel() + len(layout.rest) == len(pattern(kind))
+    assert layout.block.stride == (21 if kind == "regular" else 0)
     values = numbers(2, len(pattern(kind)))
     if size:
-        torch.testing.assert_close(layout.view(values), values[:, layout.block])
+        torch.testing.assert_close(layout.block.view(values), values[:, layout.block.places])
 
 
 def test_values_that_change_in_place_are_seen() -> None:
