@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # small batches lose more to thread hand-over than they gain; the tests use the cores by running side by side
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test bench train quick lint clean
+.PHONY: demo test bench bench-families bench-engine bench-layers train quick lint clean
 
 demo: $(VENV)/.ready ## classical and learned acceleration compared on real data, with a plot at the end
 	OMP_NUM_THREADS=1 $(BIN)/fixedpoint compare diabetes-lasso --instances 64 --steps 50 --out results/diabetes-lasso
@@ -13,8 +13,20 @@ demo: $(VENV)/.ready ## classical and learned acceleration compared on real data
 test: $(VENV)/.ready ## all tests
 	$(PYTEST)
 
-bench: $(VENV)/.ready ## every shipped family, held out and shifted; writes benchmarks/RESULTS.md
+bench: bench-families bench-engine ## all of it; half an hour each, on an idle machine
+
+bench-families: $(VENV)/.ready ## evaluations of every shipped family, held out and shifted; writes benchmarks/RESULTS.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
+
+bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, the floor; writes benchmarks/ENGINE.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine run
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine memory
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.floor
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine report
+
+bench-layers: $(VENV)/.ready ## CvxpyFamily against cvxpylayers, which it installs
+	$(BIN)/python -m pip install --quiet --editable ".[layers]"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cvxpy_family.py
 
 train: $(VENV)/.ready ## train all that is shipped anew; goes on where it was interrupted
 	$(BIN)/python benchmarks/train.py

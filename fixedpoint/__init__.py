@@ -10,6 +10,7 @@ from fixedpoint.context import Context, Reuse
 from fixedpoint.iterate import unroll
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily, Signature
 from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
+from fixedpoint.report.bar import ProgressBar
 from fixedpoint.settings import Choice, Range
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Solution, Status, Trajectory
 from fixedpoint.solving import Truncated, solve
@@ -28,6 +29,7 @@ __all__ = [
     "FixedPointMap",
     "ProblemFamily",
     "Progress",
+    "ProgressBar",
     "Range",
     "Registry",
     "RegistryError",

@@ -17,7 +17,7 @@ import numpy as np
 from fixedpoint import files
 from fixedpoint.evaluation import generator, trace
 from fixedpoint.evaluation import score as score_of
-from fixedpoint.registry import accelerators, families
+from fixedpoint.registry import FamilySource, accelerators, families
 
 
 class Tuned(NamedTuple):
@@ -36,7 +36,7 @@ Report = Callable[[int, float], None]
 
 
 def tune(
-    family: str,
+    family: FamilySource,
     accelerator: str,
     *,
     instances: int = 20,
@@ -50,7 +50,8 @@ def tune(
     """Search the settings of one accelerator on one family.
 
     Args:
-        family, accelerator: registered names.
+        family: a registered name, "FILE.py:NAME" or a family.
+        accelerator: a registered name.
         instances: training instances (split "train" of `seed`; comparisons use other splits).
         steps: evaluations per trial; an instance that does not reach the target counts as more than that.
         trials: about how many settings to try.

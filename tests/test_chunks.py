@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import fixedpoint as fp
 from fixedpoint import chunks, engine
@@ -234,3 +236,14 @@ def test_what_is_shared_is_set_up_once() -> None:
     other.signature = fp.Signature(size=problem.b.shape[1], coordinates={"another": 1})
     fp.solve(other, problem, reuse=reuse)
     assert other.calls == ["setup"]
+
+
+def test_a_progress_bar_counts_instances() -> None:
+    map, problem = family()
+    out = io.StringIO()
+    with fp.ProgressBar("maps", console=Console(file=out, force_terminal=True, width=80)) as bar:
+        fp.solve(map, problem, chunk=6, callback=bar)
+    assert "maps" in out.getvalue()
+    assert "20/20" in out.getvalue()
+    with pytest.raises(RuntimeError, match=r"^ProgressBar: enter it first"):
+        fp.solve(map, problem, callback=fp.ProgressBar())

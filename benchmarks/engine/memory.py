@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 import fixedpoint as fp
 from benchmarks.engine import instances, measure, store
 from benchmarks.engine.solver import peak, restart_peak
 from maps.scs import kkt_error, solve
 
-FAMILY, ROW = "robust-kalman", "anderson-2"
+FAMILY, ROW = "robust-kalman", "picard"
 COUNTS = (10_000, 100_000)
 CHUNK = 1024
 TARGET = 1e-4
@@ -38,14 +36,9 @@ def run(path: Path, counts: Sequence[int] = COUNTS, chunk: int = CHUNK, say: Cal
         accelerator = fp.accelerators.create(row["accelerator"], **row["options"])
         solve(instances.rows(program, 0, min(count, 16)), accelerator, **keywords)
         before = restart_peak()
-        with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as bar:
-            task = bar.add_task(f"{count} instances, {chunk} at a time", total=math.ceil(count / chunk))
-
-            def advance(_: fp.Progress, bar: Progress = bar, task: TaskID = task) -> None:
-                bar.advance(task)
-
+        with fp.ProgressBar(f"{count} instances, {chunk} at a time") as bar:
             began = time.perf_counter()
-            solution = solve(program, accelerator, callback=advance, **keywords)
+            solution = solve(program, accelerator, callback=bar, **keywords)
             seconds = time.perf_counter() - began
         memory = {"before": before, "peak": peak()}
         parts = [torch.as_tensor(part) for part in (solution.x, solution.y, solution.s)]

@@ -280,10 +280,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         """
         evaluation = Evaluation(x_star, x_star, torch.zeros_like(x_star))
         point = self.output(evaluation, self.evaluate(x_star, context)[1], context)
-        pull = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
-        of_point = pull(of_x)
-        if of_output:
-            of_point = tuple(map(torch.add, of_point, of_output))
+        of_point = of_output
+        if not of_output or somewhere(of_x != 0):
+            pull = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
+            of_point = pull(of_x)
+            if of_output:
+                of_point = tuple(map(torch.add, of_point, of_output))
         found = adjoint.vjp(context.problem, *point, *of_point)
         warn_untrusted(torch.where(found.degenerate, 0.0, found.residual))
         warn_instances(found.degenerate, "the program is degenerate there (see maps.scs.adjoint.ProgramGradient)")

@@ -76,7 +76,7 @@ def test_what_cannot_matter_is_not_tuned() -> None:
 def test_tuning_and_comparing_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     family = made()
-    found = tuning.tune(family, "anderson-2", instances=3, steps=30, trials=12)  # type: ignore[arg-type]
+    found = tuning.tune(family, "anderson-2", instances=3, steps=30, trials=12)
     assert found.family.keys() == family.tunable.keys()
     file = tmp_path / "settings.json"
     tuning.save(file, comparison.label(family, None), {"anderson-2": found}, {})

@@ -1,0 +1,68 @@
+"""The diagonals that bring the rows and columns of the adjoint system to size 1, where they are not already."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fixedpoint import leaves
+from maps.scs import scaling
+from maps.scs.matrix import Matrix, SparseMatrix
+from maps.scs.program import ConeProgram
+
+SCALED = 10.0
+"""Within this factor of 1 a row or a column needs no scaling: 25 passes over the data take longer than to solve."""
+
+
+def diagonals(program: ConeProgram, data: scaling.Data) -> tuple[Tensor, Tensor] | None:
+    """(B or 1, m), (B or 1, n) factors of the rows and columns of A; None: 1 for all.
+
+    Those of `scaling.shared`, but one for all rows of a block that a scaling would distort. An instance whose rows and
+    columns are of size 1 within a factor of `SCALED` has ones, whatever the others have.
+    """
+    index = torch.nonzero(~_well_scaled(data)).flatten()
+    if len(index) == 0:
+        return None
+    own = data.A.ndim == 3 or (data.P is not None and data.P.ndim == 3)
+    if own:
+        P = None if data.P is None else rows_of(data.P, index)
+        found = scaling.shared(
+            scaling.Data(rows_of(data.A, index), P, data.b[index], data.c[index]), program.cone, program.patterns
+        )
+    else:
+        found = scaling.shared(data, program.cone, program.patterns)
+    rows, columns = program.cone.share_within_blocks(found.D, "max", box=True), found.E
+    if not own:
+        return rows, columns
+    return torch.ones_like(data.b).index_copy(0, index, rows), torch.ones_like(data.c).index_copy(0, index, columns)
+
+
+def rows_of(matrix: Matrix, index: Tensor) -> Matrix:
+    """The matrices of the instances in `index` (k,); a shared one stays as it is."""
+    return leaves.transform(lambda t: t[index], matrix) if matrix.ndim == 3 else matrix
+
+
+def _well_scaled(data: scaling.Data) -> Tensor:
+    """(B,) bool, (1,) where A and P are shared: what needs no scaling. What has no entries is as good."""
+    rows, columns = _sizes(data.A)
+    if data.P is not None:
+        columns = torch.maximum(columns, _sizes(data.P)[1])
+
+    def near(size: Tensor) -> Tensor:
+        return ((size == 0) | ((size >= 1 / SCALED) & (size <= SCALED))).all(1)
+
+    return near(rows) & near(columns)
+
+
+def _sizes(matrix: Matrix) -> tuple[Tensor, Tensor]:
+    """(B or 1, m), (B or 1, n) the largest sizes of the entries of rows and columns."""
+    m, n = matrix.shape[-2:]
+    if isinstance(matrix, SparseMatrix):
+        size = torch.atleast_2d(matrix.values).abs()
+        rows, columns = (
+            size.new_zeros(len(size), k).scatter_reduce(1, by.expand_as(size), size, "amax")
+            for k, by in zip((m, n), matrix.pattern.index, strict=True)
+        )
+        return rows, columns
+    size = (matrix if matrix.ndim == 3 else matrix[None]).abs()
+    return size.amax(2), (size.amax(1) if m else size.new_zeros(len(size), n))
