@@ -10,8 +10,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,7 +153,7 @@ class Registry:
 
     def _points(self) -> dict[str, EntryPoint]:
         points: dict[str, EntryPoint] = {}
-        for point in entry_points(group=self.group):
+        for point in _scanned(self.group, _places()):
             if other := points.get(point.name):
                 owners = " and ".join(sorted([_owner(other), _owner(point)]))
                 raise RegistryError(f"{self._one()} name {point.name!r} is registered twice: by {owners}")
@@ -159,6 +162,23 @@ class Registry:
 
     def _one(self) -> str:
         return {"families": "family"}.get(self.kind, self.kind.removesuffix("s"))
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Where packages are looked for, and when each place changed last."""
+    found = []
+    for place in sys.path:
+        try:
+            found.append((place, os.stat(place or ".").st_mtime_ns))
+        except OSError:  # nothing there
+            found.append((place, 0))
+    return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def _scanned(group: str, places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group: a scan of all packages takes milliseconds, as much as a small solve."""
+    return tuple(entry_points(group=group))
 
 
 def _options(plugin: Callable[..., Any]) -> str:

@@ -61,4 +61,4 @@ class ParametricFamily(ConicFamily):
 
     def __init__(self, form: str, program: ConeProgram, settings: Mapping[str, Any]) -> None:
         self.form = form
-        self.map = SCS.of(program, **{"linear_solver": "sparse", **settings})
+        self.map = SCS.of(program, **settings)
