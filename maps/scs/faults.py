@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maps.scs.matrix import SparseMatrix
+from maps.scs.matrix import Pattern, SparseMatrix
 from maps.scs.program import ConeProgram
 
 _DENSE = 1000
@@ -17,13 +17,31 @@ def faults(problem: ConeProgram) -> dict[str, Tensor]:
     """A P that is not symmetric, or not positive semidefinite: message -> (B,) bool. Expects finite numbers."""
     if problem.P is None:
         return {}
-    P = problem.P.to_dense() if isinstance(problem.P, SparseMatrix) and problem.n <= _DENSE else problem.P
+    P: Tensor | SparseMatrix = problem.P
+    lone: Tensor | bool = False
+    if isinstance(P, SparseMatrix):
+        P, lone = _coupled(P)
+    if isinstance(P, SparseMatrix) and P.shape[-1] <= _DENSE:
+        P = P.to_dense()
     skew, indefinite = _sparse(P) if isinstance(P, SparseMatrix) else _dense(P)
+    indefinite = indefinite | lone
     batch = problem.batch or 1
     return {
         "P: expected a symmetric matrix or one triangle of it, got an asymmetric one": skew.expand(batch),
         "P: expected a positive semidefinite matrix, got an indefinite one": (indefinite & ~skew).expand(batch),
     }
+
+
+def _coupled(P: SparseMatrix) -> tuple[SparseMatrix, Tensor]:
+    """(P of the variables that have off-diagonal entries, (B,) or () whether another's diagonal entry is negative)."""
+    rows, columns = P.pattern.rows, P.pattern.columns
+    coupled = np.unique(np.concatenate([part[rows != columns] for part in (rows, columns)]))
+    inside = np.isin(rows, coupled) & np.isin(columns, coupled)
+    size, places = P.values.abs().amax(-1) if len(rows) else P.values.sum(-1), torch.from_numpy(np.flatnonzero(~inside))
+    lone = (P.values[..., places] < -_limits(size, P.pattern.shape[0])[1][..., None]).any(-1)
+    place = np.searchsorted(coupled, rows[inside]), np.searchsorted(coupled, columns[inside])
+    kept = P.values[..., torch.from_numpy(np.flatnonzero(inside))]
+    return SparseMatrix(kept, Pattern(*place, (len(coupled), len(coupled)))), lone
 
 
 def _limits(size: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -34,6 +52,8 @@ def _limits(size: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def _dense(P: Tensor) -> tuple[Tensor, Tensor]:
     """(asymmetric, indefinite), (B,) each, or scalars."""
+    if not P.shape[-1]:
+        return (none := torch.zeros(P.shape[:-2], dtype=torch.bool)), none
     asymmetry, shift = _limits(P.abs().amax((-2, -1), keepdim=True), P.shape[-1])
     skew = ((P - P.mT).abs() > asymmetry).any(-1).any(-1)
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)

@@ -294,3 +294,16 @@ def test_sparse_matrices_of_the_wrong_size() -> None:
         solve(ConeProgram(found["A"], found["b"], found["c"], skew, cones))
     with pytest.raises(ValueError, match="P: expected a positive semidefinite"):
         solve(ConeProgram(found["A"], found["b"], found["c"], -found["P"], cones))
+
+
+@pytest.mark.parametrize("places", [[0, 1], [2], [1, 2]])
+def test_a_sparse_p_is_tested_where_it_couples_and_where_it_does_not(places: list[int]) -> None:
+    """Variables 0 and 1 hang together, 2 stands alone; a negative curvature of either is found, by instance."""
+    P = np.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    bad = P.copy()
+    bad[places, places] = -1.0
+    both = [sparse.csr_matrix(P), sparse.csr_matrix(bad)]
+    A, b, c = np.eye(3), np.ones((2, 3)), np.ones((2, 3))
+    with pytest.raises(ValueError, match=r"P: expected a positive semidefinite matrix.*instance\(s\) \[1\]"):
+        solve(ConeProgram(A, b, c, both, {"l": 3}))
+    assert solve(ConeProgram(A, b, c, both[:1] * 2, {"l": 3})).converged.all()
