@@ -47,30 +47,31 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     R_y = R[0, map.n : -1] if shared else R[:, map.n : -1]
     system = linear_systems.factor(kind, data.A, data.P, R_y, map.rho_x)
     if shared:
-        return _with_rows(map, problem, raw, diagonals, Shared(kind, data.A, data.P, system, R[0]))
+        return _with_rows(map, problem, raw, diagonals, Shared(kind, data.A, data.P, system, R[0], _stamp(problem)))
     return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
 
 
 def _fits(earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
     """Whether what an earlier batch shared is this one's too."""
-    shared = earlier.shared.system is not None and earlier.rows.g.dtype == dtype
-    return shared and _same_matrices(problem, earlier.problem)
+    stamp = _stamp(problem)
+    return earlier.rows.g.dtype == dtype and stamp is not None and stamp == earlier.shared.stamp
 
 
-def _same_matrices(one: ConeProgram, two: ConeProgram) -> bool:
-    """Whether A and P are the same constant tensors."""
+def _stamp(problem: ConeProgram) -> tuple[Any, ...] | None:
+    """Tells whether A and P are the same tensors, unchanged; None where somebody differentiates or maps them.
 
-    def values(matrix: Any) -> Any:
-        return matrix.values if isinstance(matrix, SparseMatrix) else matrix
-
-    pairs = [(values(one.A), values(two.A)), (values(one.P), values(two.P))]
-    return all(a is b or (a is not None and b is not None and _same(a, b)) for a, b in pairs)
-
-
-def _same(one: Tensor, two: Tensor) -> bool:
-    if not (constant(one) and constant(two)) or one.shape != two.shape or one.stride() != two.stride():
-        return False
-    return one.data_ptr() == two.data_ptr() and one._version == two._version
+    The context holds the problem, so that no other tensor can get the memory of these.
+    """
+    found: list[Any] = []
+    for matrix in (problem.A, problem.P):
+        values = matrix.values if isinstance(matrix, SparseMatrix) else matrix
+        if values is None:
+            found.append(None)
+        elif not constant(values):
+            return None
+        else:
+            found.append((values.data_ptr(), values._version, values.shape, values.stride()))
+    return tuple(found)
 
 
 def _with_rows(map: SCS, problem: ConeProgram, raw: Data, diagonals: Scaling, shared: Shared) -> Context:

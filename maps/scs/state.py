@@ -84,3 +84,5 @@ class Shared(NamedTuple):
     system: LinearSystem | None = None
     R: Tensor | None = None
     """(l,)"""
+    stamp: tuple[Any, ...] | None = None
+    """Of the A and P that this was made from, for `setup_from`."""
