@@ -115,11 +115,9 @@ def test_ratios_are_taken_within_a_round(toy: Recorded, tmp_path: Path, monkeypa
 def test_many_instances_in_one_call(toy: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = []
 
-    def chunked(program: Any, *given: Any, chunk: int, linear_solver: str, callback: Any = None, **options: Any) -> Any:
+    def chunked(program: Any, *given: Any, chunk: int, **options: Any) -> Any:
         chunks.append((program.batch, chunk))
-        if callback is not None:
-            assert not callback(None)
-        return solve(program, *given, **options)
+        return solve(program, *given, chunk=chunk, **options)
 
     monkeypatch.setattr(memory, "solve", chunked)
     path = tmp_path / "engine" / "records.jsonl"
