@@ -102,7 +102,7 @@ def solve_rows(
     def part(rows: slice) -> dict[str, Any]:
         mine = {name: t[rows] if leaves.is_row(name, t, map.ranks) else t for name, t in parts.items()}
         invalid = None if spec.invalid is None else spec.invalid[rows]
-        local = replace(spec, callback=None, invalid=invalid, outputs=[])
+        local = replace(spec, callback=None, invalid=invalid, outputs=[], prepared=[])
         found = _solve(local, mine, None if start is None else start[rows], gradient)
         return finish(rows, spec.with_parts(mine), found)
 

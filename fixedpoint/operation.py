@@ -12,7 +12,7 @@ from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
 from fixedpoint.context import Reuse
 from fixedpoint.iterate import Callback, Run, run
-from fixedpoint.masks import concrete, freeze
+from fixedpoint.masks import concrete, freeze, plain
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Status
 
@@ -38,6 +38,15 @@ class SolveSpec:
     """The data was screened already."""
     outputs: list[Any] = field(default_factory=list)
     """The structure of the map's output, left here by the forward pass (a Function returns flat tensors)."""
+    prepared: list[Any] = field(default_factory=list)
+    """What the forward pass left of `setup`, and of which tensors it was: the backward pass needs the same."""
+
+    def setup(self, parts: dict[str, Tensor], problem: Any) -> Any:
+        """The context of a problem made of these tensors, as it was in the forward pass or made anew."""
+        stamp = _stamp(parts)
+        if stamp is not None and self.prepared and self.prepared[0][0] == stamp:
+            return self.prepared[0][1]
+        return self.map.setup(problem)
 
     def with_parts(self, parts: dict[str, Tensor]) -> Any:
         """The problem made of these tensors."""
@@ -49,6 +58,8 @@ class SolveSpec:
         if not self.ready:
             problem, invalid = self.screened(problem)
         context = self.map.setup(problem) if self.reuse is None else self.reuse.setup(self.map, problem)
+        if invalid is None:
+            self.prepared[:] = [(_stamp(parts), context)]
         if self.resume is not None and start is not None:
             pieces = start.split([t.shape[1] for t in leaves.tensors(self.resume).values()], dim=1)
             output = leaves.replace(self.resume, dict(zip(leaves.tensors(self.resume), pieces, strict=True)))
@@ -153,11 +164,15 @@ class _Adjoint(torch.autograd.Function):
         # nor may numbers that nobody asked about spoil the gradients of what the batch shares
         idle = invalid | (unconverged & ~wanted)
         invalid = invalid if bool(idle.all()) else idle
-        problem = spec.with_parts(dict(zip(leaves.tensors(spec.problem), parts, strict=True)))
+        named = dict(zip(leaves.tensors(spec.problem), parts, strict=True))
+        problem = spec.with_parts(named)
         if bool(invalid.any()):
             problem = leaves.substitute(problem, spec.map.ranks, invalid)
             x = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
-        return _problem_gradients(spec.map, problem, x, cotangents)
+            context = spec.map.setup(problem)
+        else:
+            context = spec.setup(named, problem)
+        return _problem_gradients(spec.map, problem, context, x, cotangents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -177,12 +192,19 @@ class _Adjoint(torch.autograd.Function):
         return tuple(summed), tuple(0 for _ in summed)
 
 
+def _stamp(parts: dict[str, Tensor]) -> list[Any] | None:
+    """Tells whether tensors are the same, unchanged; None inside a torch.func transform, where nobody can tell."""
+    if not all(plain(t) for t in parts.values()):
+        return None
+    return [(name, t.data_ptr(), t._version, t.shape, t.stride(), t.dtype) for name, t in parts.items()]
+
+
 def _problem_gradients(
-    map: FixedPointMap, problem: Any, x: Tensor, cotangents: tuple[Tensor, ...]
+    map: FixedPointMap, problem: Any, context: Any, x: Tensor, cotangents: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """Gradients of <cotangents, (retract(x*), outputs)>: directly through the output, then through x*."""
     parts = leaves.tensors(problem)
-    whole = map.output_vjp(x, map.setup(problem), cotangents[0], cotangents[1:])
+    whole = map.output_vjp(x, context, cotangents[0], cotangents[1:])
     if whole is not None:
         return tuple(leaves.tensors(whole).values())
     floating = {name: t for name, t in parts.items() if t.is_floating_point()}
@@ -195,7 +217,7 @@ def _problem_gradients(
         return point, *leaves.tensors(output).values()
 
     of_x, direct = torch.func.vjp(observed, x, floating)[1](cotangents)
-    through_x = leaves.tensors(map.implicit_vjp(x, map.setup(problem), of_x))
+    through_x = leaves.tensors(map.implicit_vjp(x, context, of_x))
     # leaves that are not floating have no gradient; zeros of their shape are discarded by autograd
     return tuple(
         direct[name] + through_x[name] if name in floating else torch.zeros(t.shape, dtype=x.dtype)

@@ -11,14 +11,15 @@ from maps.scs.matrix import Matrix, SparseMatrix
 from maps.scs.program import ConeProgram
 
 SCALED = 10.0
-"""Within this factor of 1 a row or a column needs no scaling: 25 passes over the data take longer than to solve."""
+"""Root-mean-squares of rows and columns within this factor of 1 need no scaling: its passes over the data take longer
+than to solve."""
 
 
 def diagonals(program: ConeProgram, data: scaling.Data) -> tuple[Tensor, Tensor] | None:
     """(B or 1, m), (B or 1, n) factors of the rows and columns of A; None: 1 for all.
 
     Those of `scaling.shared`, but one for all rows of a block that a scaling would distort. An instance whose rows and
-    columns are of size 1 within a factor of `SCALED` has ones, whatever the others have.
+    columns are near 1 (see `SCALED`) has ones, whatever the others have.
     """
     index = torch.nonzero(~_well_scaled(data)).flatten()
     if len(index) == 0:
@@ -55,14 +56,22 @@ def _well_scaled(data: scaling.Data) -> Tensor:
 
 
 def _sizes(matrix: Matrix) -> tuple[Tensor, Tensor]:
-    """(B or 1, m), (B or 1, n) the largest sizes of the entries of rows and columns."""
+    """(B or 1, m), (B or 1, n) root-mean-squares of the stored entries of rows and columns; 0 where there are none."""
     m, n = matrix.shape[-2:]
-    if isinstance(matrix, SparseMatrix):
-        size = torch.atleast_2d(matrix.values).abs()
-        rows, columns = (
-            size.new_zeros(len(size), k).scatter_reduce(1, by.expand_as(size), size, "amax")
-            for k, by in zip((m, n), matrix.pattern.index, strict=True)
-        )
-        return rows, columns
-    size = (matrix if matrix.ndim == 3 else matrix[None]).abs()
-    return size.amax(2), (size.amax(1) if m else size.new_zeros(len(size), n))
+    if isinstance(matrix, Tensor):
+        squares = (matrix if matrix.ndim == 3 else matrix[None]) ** 2
+        return (squares.sum(2) / n).sqrt(), (squares.sum(1) / max(m, 1)).sqrt()
+    squares = matrix.values**2
+    if matrix.ndim == 2:
+        sums = [squares.new_zeros(1, k).index_add(1, by, squares[None]) for k, by in _axes(matrix)]
+    else:
+        whole, ones = SparseMatrix(squares, matrix.pattern), squares.new_ones(1, 1)
+        sums = [whole.product(ones.expand(len(squares), k), transposed=turned) for k, turned in ((n, False), (m, True))]
+    counts = [torch.bincount(by, minlength=k).clamp(min=1) for k, by in _axes(matrix)]
+    rows, columns = ((total / count).sqrt() for total, count in zip(sums, counts, strict=True))
+    return rows, columns
+
+
+def _axes(matrix: SparseMatrix) -> list[tuple[int, Tensor]]:
+    """Of rows and columns how many there are, and those of the stored entries."""
+    return list(zip(matrix.pattern.shape, matrix.pattern.index, strict=True))

@@ -1,22 +1,23 @@
 """The linear system of the implicit derivative (see `adjoint`): balanced, solved, and judged.
 
-It is set up in units in which rows and columns of A and P, the slack and the dual variable are of size 1; the t of
+It is set up in units in which rows and columns of A and P (within a factor of 10), the slack and the
+dual variable are of size 1; the t of
 `adjoint` is the ratio of the units of the last two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fixedpoint import leaves
 from fixedpoint.adjoint import gmres
 from maps.cones import ProductCone
-from maps.scs import scaling
-from maps.scs.matrix import Matrix, dense, expanded, times, transposed_times
+from maps.scs import adjoint_polyhedral, adjoint_scaling, scaling
+from maps.scs.adjoint_scaling import rows_of
+from maps.scs.matrix import Matrix, Pattern, dense, expanded, times, transposed_times
 from maps.scs.program import ConeProgram
 
 DENSE_LIMIT = 3000
@@ -68,9 +69,19 @@ class System(NamedTuple):
     w: Tensor
     """(B, m), in the cone's own units, on which D does not depend."""
     cone: ProductCone
+    patterns: Mapping[str, Pattern]
+    """Of "A" and, unless it is None, "P": where entries may be other than 0."""
+
+    @property
+    def free(self) -> Tensor:
+        """(B, m) bool: the diagonal of D, of a cone whose D has entries 0 and 1 there and nothing else."""
+        return (self.w > 0) & (torch.arange(self.w.shape[1], device=self.w.device) >= self.cone.equalities)
 
     def derivative(self) -> Callable[[Tensor], Tensor]:
         """The product with D, (B, m) -> (B, m)."""
+        if set(self.cone.spec) <= {"z", "l"}:
+            free = self.free
+            return lambda v: torch.where(free, v, 0.0)
         pull = torch.func.vjp(self.cone.project, self.w)[1]
         return lambda v: pull(v)[0]
 
@@ -88,12 +99,8 @@ class System(NamedTuple):
 
     def rows(self, index: Tensor) -> System:
         """The systems of the instances in `index`."""
-
-        def of(matrix: Matrix) -> Matrix:
-            return leaves.transform(lambda t: t[index], matrix) if matrix.ndim == 3 else matrix
-
-        P = None if self.P is None else of(self.P)
-        return System(of(self.A), P, self.weight[index], self.w[index], self.cone)
+        P = None if self.P is None else rows_of(self.P, index)
+        return System(rows_of(self.A, index), P, self.weight[index], self.w[index], self.cone, self.patterns)
 
     def matrix(self) -> Tensor:
         """(B, n + m, n + m) the whole, dense."""
@@ -116,14 +123,13 @@ def balanced(program: ConeProgram, y: Tensor, s: Tensor) -> tuple[System, Units]
         y, s: (B, m) of the solutions.
     """
     data = scaling.Data(program.A, program.P, program.b.expand(s.shape), program.c.expand(len(s), -1))
-    found = scaling.shared(data, program.cone, program.patterns)
-    scales = found._replace(
-        D=program.cone.share_within_blocks(found.D, "max", box=True), sigma=torch.ones_like(found.sigma)
-    )
-    A, P, b, c = scaling.apply(data, scales)
-    rows, columns, _ = scales
-    units = Units(rows, columns, primal=_largest(rows * s, b), dual=_largest(y / rows, c))
-    return System(A, P, units.primal / units.dual, s - y * (units.s / units.y), program.cone), units
+    found = adjoint_scaling.diagonals(program, data)
+    rows, columns = (data.b.new_ones(1, k) for k in (program.m, program.n)) if found is None else found
+    if found is not None:
+        data = scaling.apply(data, scaling.Scaling(rows, columns, torch.ones_like(data.c[:, :1])))
+    units = Units(rows, columns, primal=_largest(rows * s, data.b), dual=_largest(y / rows, data.c))
+    w = s - y * (units.s / units.y)
+    return System(data.A, data.P, units.primal / units.dual, w, program.cone, program.patterns), units
 
 
 def solve(system: System, rhs: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,8 +143,24 @@ def solve(system: System, rhs: Tensor) -> tuple[Tensor, Tensor]:
         z = gmres(system.operator(), rhs, rtol=1e-12 if rhs.dtype == torch.float64 else 1e-6).x
         return z, torch.zeros_like(z[:, 0], dtype=torch.bool)
     indices = torch.arange(len(rhs), device=rhs.device).split(max(1, ENTRIES // size**2))
-    parts = [_factored(system.rows(index).matrix(), rhs[index]) for index in indices]
+    if len(indices) == 1:
+        return _solved(system, rhs)
+    parts = [_solved(system.rows(index), rhs[index]) for index in indices]
     return torch.cat([z for z, _ in parts]), torch.cat([singular for _, singular in parts])
+
+
+def _solved(system: System, rhs: Tensor) -> tuple[Tensor, Tensor]:
+    """As `solve`, of what fits into memory: the fast way, and for those that it cannot vouch for by QR."""
+    if not adjoint_polyhedral.applies(system):
+        return _factored(system.matrix(), rhs)
+    z, good = adjoint_polyhedral.solve(system, rhs)
+    z = torch.where((rhs != 0).any(1, keepdim=True), z, 0.0)
+    index = torch.nonzero(~good & (rhs != 0).any(1)).flatten()
+    singular = torch.zeros_like(good)
+    if len(index) == 0:
+        return z, singular
+    exact, flat = _factored(system.rows(index).matrix(), rhs[index])
+    return z.index_copy(0, index, exact), singular.index_copy(0, index, flat)
 
 
 def _factored(matrix: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
