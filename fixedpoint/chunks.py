@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import leaves
+from fixedpoint.adjoint import warn_instances
 from fixedpoint.masks import constant
 from fixedpoint.solution import Progress, Status
 from fixedpoint.workers import run, shared
@@ -42,8 +43,12 @@ def solve(
         batch: B.
         chunk: rows of a part, the last one perhaps fewer.
         workers: processes, see `workers.shared`; with derivatives it is one.
-        callback: called with a `Progress` of the whole batch when a chunk is done; a true return value stops the solve.
+        callback: called with a `Progress` of the whole batch when a chunk of this process is done, and with several
+            workers now and then while it waits for the others, and at the end; a true return value stops the solve.
             Instances that were not begun are MAX_EVALUATIONS after 0 evaluations, with NaN for numbers.
+
+    Warns:
+        AdjointWarning: a stopped solve with derivatives: those of instances that were not begun are 0.
     """
     first, *others = _split(batch, chunk, workers)
     found = part(first)
@@ -99,6 +104,7 @@ class _Assembly:
         """All rows."""
         whole = self.whole
         if self.parts:
+            warn_instances(whole["status"] == Status.RUNNING, "the solve was stopped before it was begun")
             pieces, end = [], 0
             for rows, found in sorted(self.parts, key=lambda item: item[0].start):
                 pieces += [leaves.transform(lambda t, lo=end, hi=rows.start: t[lo:hi], whole), found]  # a gap, if any
@@ -114,24 +120,32 @@ def _filled(empty: Callable[..., Tensor], batch: int, t: Tensor) -> Tensor:
     return whole.fill_(torch.nan if t.is_floating_point() else 0)
 
 
-def require_memory(needed: float, batch: int, what: str = "chunk") -> None:
+def require_memory(needed: float, batch: int, workers: int = 1) -> None:
     """Refuse a batch that does not fit.
 
     Args:
         needed: bytes for an instance.
-        batch: instances at once.
-        what: the argument to blame.
+        batch: instances at once, of all workers together.
+        workers: processes.
 
     Raises:
         MemoryError: says what is needed, what is free, and which chunk fits.
     """
     free = available()
-    if free is not None and needed * batch > free:
-        fits = max(1, int(0.5 * free / needed))
-        raise MemoryError(
-            f"{what}: {batch} instances at once need about {needed * batch / 2**30:.1f} GiB and {free / 2**30:.1f} GiB "
-            f"are free; chunk={fits} fits"
-        )
+    if free is None or needed * batch <= free:
+        return
+    fits = int(0.5 * max(free, 0) / needed / workers)
+    together = f" ({workers} workers together)" if workers > 1 else ""
+    remedy = f"chunk={fits} fits" if fits else "not even one fits"
+    raise MemoryError(
+        f"chunk: {batch} instances at once{together} need about {_readable(needed * batch)}, and "
+        f"{_readable(max(free, 0))} are free; {remedy}"
+    )
+
+
+def _readable(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def available() -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -21,8 +23,10 @@ from fixedpoint.solution import Evaluation, Status
 _FEW, _CACHE = 64, 2**24
 """Instances that are always solved at once, and bytes that a chunk may take where the size is ours to choose: it is
 fastest while it stays in the last cache."""
-_LARGE = 2**25
-"""Numbers in all x of a batch from which on it is asked whether the batch fits into memory."""
+_LARGE = 2**26
+"""Bytes of a batch from which on it is asked how much memory is free."""
+_SHARE = 8
+"""Instances that a worker gets at least."""
 _TEMPORARIES = 12
 """Tensors of the size of x that an evaluation makes."""
 
@@ -71,6 +75,10 @@ def solve_rows(
     if not isinstance(map, FixedPointMap):
         raise TypeError(f"map: expected a FixedPointMap object, got {map!r}")
     chunks.check(chunk, workers)
+    if reuse is not None and not isinstance(reuse, Reuse):
+        raise TypeError(f"reuse: expected a fixedpoint.Reuse or None, got {reuse!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function of a Progress or None, got {callback!r}")
     accelerator = resolve(accelerator)
     batch = leaves.check(problem, map.ranks)
     resume = None
@@ -87,15 +95,15 @@ def solve_rows(
 
     spec = SolveSpec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid, resume, reuse)
     size, ordinary = batch or 1, _plain(parts)
-    if chunk == "auto" and (size <= _FEW or callback is not None or not ordinary):
+    if not ordinary or (chunk == "auto" and (size <= _FEW or callback is not None)):
         chunk = None
-    if chunk is None and (size * map.signature.size < _LARGE or not ordinary):
+    workers = max(1, min(workers, size // _SHARE, _cores())) if ordinary else 1
+    if chunk is None and (not ordinary or not _large(parts, map, size)):
         return finish(slice(0, size), problem, _solve(spec, parts, start, gradient)), batch
     problem, invalid = spec.screened(problem)
     parts = leaves.tensors(problem)
     spec = replace(spec, problem=problem, ready=True, invalid=invalid, reuse=reuse or Reuse())
-    if not isinstance(chunk, int) or ordinary:
-        chunk = _checked_chunk(chunk, size, workers, _bytes(spec))
+    chunk = _checked_chunk(chunk, size, workers, _bytes(spec))
     if chunk >= size:
         return finish(slice(0, size), problem, _solve(spec, parts, start, gradient)), batch
 
@@ -106,7 +114,7 @@ def solve_rows(
         found = _solve(local, mine, None if start is None else start[rows], gradient)
         return finish(rows, spec.with_parts(mine), found)
 
-    return chunks.solve(part, size, chunk, workers if ordinary else 1, callback), batch
+    return chunks.solve(part, size, chunk, workers, callback), batch
 
 
 def _plain(parts: dict[str, Tensor]) -> bool:
@@ -127,9 +135,24 @@ def _checked_chunk(chunk: int | Literal["auto"] | None, batch: int, workers: int
         MemoryError: that many do not fit; says how many do.
     """
     if chunk == "auto":
-        return max(_FEW, _CACHE // needed)
-    chunks.require_memory(needed, batch if chunk is None else min(batch, chunk * workers))
+        chunk = max(_FEW, _CACHE // needed)
+    chunks.require_memory(needed, batch if chunk is None else min(batch, chunk * workers), workers)
     return batch if chunk is None else chunk
+
+
+def _large(parts: dict[str, Tensor], map: FixedPointMap, batch: int) -> bool:
+    """Whether a batch could be a matter of memory: a look at the first instance, which costs time, tells then."""
+    x = next(t for t in parts.values() if t.is_floating_point()).element_size() * map.signature.size * batch
+    rough = 4 * sum(t.nbytes for t in parts.values()) + 2 * _TEMPORARIES * x
+    free = chunks.available() if rough > _LARGE else None
+    return free is not None and rough > free / 4
+
+
+def _cores() -> int:
+    """That this process may use; one inside a daemonic process, which may have no children."""
+    if multiprocessing.current_process().daemon:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _solve(spec: SolveSpec, parts: dict[str, Tensor], start: Tensor | None, gradient: Gradient) -> Run:

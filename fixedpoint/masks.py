@@ -24,6 +24,11 @@ def concrete(tensor: Tensor) -> bool:
     return True
 
 
+def version(tensor: Tensor) -> int:
+    """How often it was changed in place; 0 for tensors of `torch.inference_mode`, which do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def somewhere(mask: Tensor) -> bool:
     """Whether a mask is set anywhere; True where the values cannot be read (inside vmap)."""
     try:

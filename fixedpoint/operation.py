@@ -12,7 +12,7 @@ from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
 from fixedpoint.context import Reuse
 from fixedpoint.iterate import Callback, Run, run
-from fixedpoint.masks import concrete, freeze, plain
+from fixedpoint.masks import concrete, freeze, plain, version
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Status
 
@@ -98,11 +98,9 @@ class SolveSpec:
             return problem, None
         if self.on_invalid == "raise" or bool(bad.all()):
             found = [
-                f"{message} in instance(s) {torch.nonzero(rows).flatten().tolist()[:8]}"
-                for message, rows in faults.items()
-                if bool(rows.any())
+                f"{message} in instance(s) {_listed(rows)}" for message, rows in faults.items() if bool(rows.any())
             ]
-            hint = ' (on_invalid="mark" solves the others)' if not bool(bad.all()) else ""
+            hint = "; no instance can be used" if bool(bad.all()) else ' (on_invalid="mark" solves the others)'
             raise ValueError("; ".join(found) + hint)
         return leaves.substitute(problem, ranks, bad), bad
 
@@ -192,11 +190,17 @@ class _Adjoint(torch.autograd.Function):
         return tuple(summed), tuple(0 for _ in summed)
 
 
+def _listed(rows: Tensor) -> str:
+    """The instances in a mask (B,): the first eight, and how many there are."""
+    found = torch.nonzero(rows).flatten().tolist()
+    return f"{found[:8]}" if len(found) <= 8 else f"{found[:8]} ({len(found)} in all)"
+
+
 def _stamp(parts: dict[str, Tensor]) -> list[Any] | None:
     """Tells whether tensors are the same, unchanged; None inside a torch.func transform, where nobody can tell."""
     if not all(plain(t) for t in parts.values()):
         return None
-    return [(name, t.data_ptr(), t._version, t.shape, t.stride(), t.dtype) for name, t in parts.items()]
+    return [(name, t.data_ptr(), version(t), t.shape, t.stride(), t.dtype) for name, t in parts.items()]
 
 
 def _problem_gradients(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 Task = TypeVar("Task")
+_PATIENCE = 0.2
+"""Seconds between two looks at a child."""
 
 
 def shared(shape: Sequence[int], *, dtype: torch.dtype, device: Any = None) -> Tensor:
@@ -34,7 +37,8 @@ def run(work: Callable[[Task], None], tasks: Sequence[Task], workers: int, stop:
         work: does one task; in a child, what it changes is lost unless it is in `shared` memory.
         tasks: in order.
         workers: processes, this one included. Children use one thread each.
-        stop: asked here after every task of this process; no task begins after it says so.
+        stop: asked here after every task of this process and, with children, while waiting for them and at the end; no
+            task begins after it says so.
 
     Raises:
         Exception: whatever `work` raised, in any process. RuntimeError: a child was killed, or there is no fork.
@@ -45,21 +49,34 @@ def run(work: Callable[[Task], None], tasks: Sequence[Task], workers: int, stop:
     halt = shared((1,), dtype=torch.uint8)
     context: Any = multiprocessing.get_context("fork" if workers > 1 else None)
     children = []
-    for k in range(1, workers):
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_child, args=(work, tasks[k::workers], halt, sender), daemon=True)
-        child.start()
-        sender.close()
-        children.append((child, receiver))
     try:
+        for k in range(1, workers):
+            receiver, sender = context.Pipe(duplex=False)
+            child = context.Process(
+                target=_child, args=(work, tasks[k::workers], halt, sender, os.getpid()), daemon=True
+            )
+            child.start()
+            sender.close()
+            children.append((child, receiver))
+
+        def ask() -> None:
+            if not bool(halt) and stop():
+                halt.fill_(1)
+
         for task in tasks[:: max(workers, 1)]:
             if bool(halt):
                 break
             work(task)
-            if stop():
-                halt.fill_(1)
+            ask()
+            if any(child.exitcode for child, _ in children):
+                break
+        for child, receiver in children:
+            while child.is_alive() and not receiver.poll(_PATIENCE):
+                ask()
         for child, receiver in children:
             _join(child, receiver)
+        if children:
+            ask()
     finally:
         for child, _ in children:
             if child.is_alive():
@@ -67,11 +84,11 @@ def run(work: Callable[[Task], None], tasks: Sequence[Task], workers: int, stop:
             child.join()
 
 
-def _child(work: Callable[[Any], None], tasks: Sequence[Any], halt: Tensor, sender: Any) -> None:
+def _child(work: Callable[[Any], None], tasks: Sequence[Any], halt: Tensor, sender: Any, parent: int) -> None:
     torch.set_num_threads(1)  # the parent's threads were not forked, and waiting for them never ends
     try:
         for task in tasks:
-            if bool(halt):
+            if bool(halt) or os.getppid() != parent:  # nobody waits any more
                 break
             work(task)
         sender.send(None)
@@ -89,6 +106,9 @@ def _join(child: Any, receiver: Any) -> None:
         error = receiver.recv()
     except EOFError:
         child.join()
-        raise RuntimeError(f"workers: a process was killed (exit code {child.exitcode})") from None
+        raise RuntimeError(
+            f"workers: a process was killed (exit code {child.exitcode}; -9 is often a lack of memory, which a smaller "
+            "chunk saves); what it was doing is lost"
+        ) from None
     if error is not None:
         raise error

@@ -82,6 +82,35 @@ def test_chunks_inside_a_transform() -> None:
     torch.testing.assert_close(one, two)
 
 
+def test_chunks_inside_vmap_are_one() -> None:
+    map, problem = family(6)
+
+    def solved(b: torch.Tensor) -> torch.Tensor:
+        return fp.solve(map, problem._replace(b=b), tolerance=1e-10, chunk=2).x
+
+    both = torch.func.vmap(solved)(torch.stack([problem.b, 2 * problem.b]))
+    torch.testing.assert_close(both[0], solved(problem.b))
+
+
+def test_inference_mode() -> None:
+    map, problem = family()
+    with torch.inference_mode():
+        inside = fp.solve(map, problem, chunk=6)
+    close(inside, fp.solve(map, problem))
+
+
+def test_the_last_callback_sees_all_that_workers_did() -> None:
+    map, problem = family(40)
+    seen: list[int] = []
+
+    def count(progress: fp.Progress) -> None:
+        seen.append(int((progress.status != fp.Status.RUNNING).sum()))
+
+    fp.solve(map, problem, chunk=4, workers=2, callback=count)
+    assert seen == sorted(seen)
+    assert seen[-1] == 40
+
+
 def test_the_callback_sees_chunks_and_may_stop() -> None:
     map, problem = family()
     done: list[int] = []
@@ -102,7 +131,8 @@ def test_the_callback_sees_chunks_and_may_stop() -> None:
 def test_stopping_keeps_the_gradients_of_what_was_solved() -> None:
     map, problem = family()
     b = problem.b.clone().requires_grad_()
-    found = fp.solve(map, problem._replace(b=b), chunk=6, gradient="implicit", callback=lambda progress: True)
+    with pytest.warns(fp.AdjointWarning, match=r"6, 7, 8, .* stopped before it was begun"):
+        found = fp.solve(map, problem._replace(b=b), chunk=6, gradient="implicit", callback=lambda progress: True)
     found.x[:6].sum().backward()
     assert b.grad is not None
     assert bool((b.grad[:6] != 0).any(1).all())
@@ -129,7 +159,7 @@ def test_a_worker_that_is_killed_is_noticed() -> None:
         number = torch.zeros(rows.stop - rows.start)
         return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
 
-    with pytest.raises(RuntimeError, match=r"^workers: a process was killed \(exit code -9\)$"):
+    with pytest.raises(RuntimeError, match=r"^workers: a process was killed \(exit code -9;"):
         chunks.solve(part, 10, 2, 2, None)
 
 
@@ -177,11 +207,13 @@ def test_every_row_is_in_one_chunk(batch: int, chunk: int, workers: int) -> None
         ({"chunk": True}, r"^chunk: .* got True$"),
         ({"workers": 0}, r"^workers: expected a whole number >= 1, got 0$"),
         ({"workers": None}, r"^workers: .* got None$"),
+        ({"reuse": True}, r"^reuse: expected a fixedpoint\.Reuse or None, got True$"),
+        ({"callback": 3}, r"^callback: expected a function"),
     ],
 )
-def test_what_is_no_size_is_refused(options: dict[str, Any], message: str) -> None:
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     map, problem = family(3)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         fp.solve(map, problem, **options)
 
 

@@ -17,7 +17,7 @@ from fixedpoint.adjoint import gmres
 from maps.cones import ProductCone
 from maps.scs import adjoint_polyhedral, adjoint_scaling, scaling
 from maps.scs.adjoint_scaling import rows_of
-from maps.scs.matrix import Matrix, Pattern, dense, expanded, times, transposed_times
+from maps.scs.matrix import Matrix, Pattern, SparseMatrix, dense, expanded, times, transposed_times
 from maps.scs.program import ConeProgram
 
 DENSE_LIMIT = 3000
@@ -115,6 +115,10 @@ class System(NamedTuple):
         return torch.cat([torch.cat([P, A.mT], 2), torch.cat([(D - identity) @ A, D], 2)], 1)
 
 
+ROUNDING = 1e-6
+"""Of the curvature's unit: dual variables below it may be rounding, at the tolerances that programs are solved to."""
+
+
 def balanced(program: ConeProgram, y: Tensor, s: Tensor) -> tuple[System, Units]:
     """The system at a solution, and its units.
 
@@ -127,7 +131,13 @@ def balanced(program: ConeProgram, y: Tensor, s: Tensor) -> tuple[System, Units]
     rows, columns = (data.b.new_ones(1, k) for k in (program.m, program.n)) if found is None else found
     if found is not None:
         data = scaling.apply(data, scaling.Scaling(rows, columns, torch.ones_like(data.c[:, :1])))
-    units = Units(rows, columns, primal=_largest(rows * s, data.b), dual=_largest(y / rows, data.c))
+    primal, dual = _largest(rows * s, data.b), _largest(y / rows, data.c)
+    if data.P is not None:
+        entries = data.P.values if isinstance(data.P, SparseMatrix) else data.P.flatten(-2)
+        curved = _largest(entries if entries.ndim == 2 else entries[None]) * primal
+        # c = 0 and a y of rounding size are no unit: then it is the curvature that says what is large
+        dual = torch.where(dual > ROUNDING * curved, dual, curved)
+    units = Units(rows, columns, primal=primal, dual=dual)
     w = s - y * (units.s / units.y)
     return System(data.A, data.P, units.primal / units.dual, w, program.cone, program.patterns), units
 

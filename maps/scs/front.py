@@ -95,6 +95,8 @@ def solve(
         raise ValueError(f'precision: expected "full" or "mixed", got {precision!r}')
     if precision == "mixed" and program.b.dtype != torch.float64:
         raise ValueError(f'precision: "mixed" is for float64 programs, this one is {program.b.dtype}')
+    if precision == "mixed" and (tolerance == 0 or gradient not in (None, "implicit")):
+        raise ValueError('precision: "mixed" needs a tolerance above 0, and gradient=None or "implicit"')
     map = SCS.of(
         program,
         normalize=normalize,

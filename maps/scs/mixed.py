@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fixedpoint import Accelerator, Reuse, Status, leaves
+from fixedpoint import Accelerator, Progress, Reuse, Status, leaves
 from fixedpoint.engine import Gradient, solve_rows
-from fixedpoint.iterate import Run
+from fixedpoint.iterate import Callback, Run
 from fixedpoint.masks import indices
 from maps.scs.map import SCS
 from maps.scs.program import ConeProgram
@@ -41,23 +41,28 @@ def solve(
     """As `fixedpoint.solving.solve_rows`; half of the budget at most is spent in float32.
 
     What is returned was judged in float64: an instance whose point does not hold there, or that asks for more, goes on
-    from it. With a gradient all do, since derivatives are taken at what float64 has evaluated.
+    from it, unless `callback` has said stop (it sees the float32 iterations only). With a gradient all go on, for a
+    quarter of the budget at most, since derivatives are taken at what float64 has evaluated.
 
     Args:
         finish: makes a result of a run, as for `solve_rows`.
         judge: the same for rows that are told whether they began at a warm start.
         map: of the float64 iteration.
     """
-    again: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations, "reuse": reuse}
     if gradient is not None:
-        constant = leaves.transform(Tensor.detach, program)
-        first, batch = solve(finish, judge, map, constant, accelerator, gradient=None, **again, **options)
+        constant, kept = leaves.transform(Tensor.detach, program), max(1, max_evaluations // 4)
+        budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max(1, max_evaluations - kept)}
+        first, batch = solve(finish, judge, map, constant, accelerator, gradient=None, reuse=reuse, **budget, **options)
         start = ConicPoint(first["x"], first["y"], first["s"])
         if batch is None:
             start = leaves.first(start)
-        options |= {"start": start, "on_invalid": "mark"}
-        found, batch = solve_rows(finish, map, program, accelerator, gradient=gradient, **again, **options)
+        options |= {"start": start, "on_invalid": "mark", "callback": None}
+        budget["max_evaluations"] = kept
+        found, batch = solve_rows(
+            finish, map, program, accelerator, gradient=gradient, reuse=reuse, **budget, **options
+        )
         return {**found, "evaluations": found["evaluations"] + first["evaluations"]}, batch
+    watch = _Watch(options.pop("callback"))
     coarse = copy(map)
     coarse.dtype, coarse.eps_infeas = torch.float32, max(map.eps_infeas, CERTIFIES)
     first_budget = max(1, max_evaluations // 2)
@@ -68,7 +73,7 @@ def solve(
         first = finish(rows, part, found._replace(output=output))
         status = first["status"]
         index = indices((status != Status.INVALID) & (status != Status.CONVERGED))
-        if index is None or len(index) == 0 or first_budget >= max_evaluations:
+        if index is None or len(index) == 0 or first_budget >= max_evaluations or watch.stopped:
             return first
         second, _ = solve_rows(
             lambda _, some, run: judge(some, run, first["warm_started"][index]),
@@ -97,5 +102,18 @@ def solve(
         max_evaluations=first_budget,
         gradient=None,
         reuse=reuse,
+        callback=None if watch.callback is None else watch,
         **options,
     )
+
+
+class _Watch:
+    """A callback that remembers that it said stop."""
+
+    def __init__(self, callback: Callback | None) -> None:
+        self.callback, self.stopped = callback, False
+
+    def __call__(self, progress: Progress) -> bool:
+        assert self.callback is not None
+        self.stopped = bool(self.callback(progress))
+        return self.stopped

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Context
-from fixedpoint.masks import constant
+from fixedpoint.masks import constant, version
 from maps.scs import linear_systems, scaling
 from maps.scs.linear_systems import LinearSystem
 from maps.scs.matrix import SparseMatrix, dense, expanded, sparse, symmetrized, to_dtype
@@ -70,7 +70,11 @@ def _stamp(problem: ConeProgram) -> tuple[Any, ...] | None:
         elif not constant(values):
             return None
         else:
-            found.append((values.data_ptr(), values._version, values.shape, values.stride()))
+            # the sum tells of changes that torch does not count, through NumPy or `.data`
+            place = id(matrix.pattern) if isinstance(matrix, SparseMatrix) else None
+            found.append(
+                (values.data_ptr(), version(values), values.shape, values.stride(), place, float(values.sum()))
+            )
     return tuple(found)
 
 

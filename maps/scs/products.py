@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.masks import constant
+from fixedpoint.masks import constant, version
 
 _LONG, _FULL = 8, 512
 """Entries of a row, and of a block, from which on a dense product is worth it."""
@@ -101,10 +101,10 @@ class Host:
         """(nnz,) values times (B, n), or transposed; None where torch has to see it (derivatives, vmap, a device)."""
         if not (constant(values) and constant(vector)) or vector.device.type != "cpu":
             return None
-        if self._made is None or self._made[0] != values._version:
+        if self._made is None or self._made[0] != version(values):
             from scipy import sparse
 
             matrix = sparse.csr_matrix((values.numpy(), (pattern.rows, pattern.columns)), shape=pattern.shape)
-            self._made = values._version, matrix, matrix.T.tocsr()
+            self._made = version(values), matrix, matrix.T.tocsr()
         matrix = self._made[2 if transposed else 1]
         return torch.from_numpy(matrix @ np.ascontiguousarray(vector.numpy().T)).mT.contiguous()

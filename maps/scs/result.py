@@ -86,8 +86,10 @@ def judged(
     again from the original data, so that one that fails is STALLED, not repeated.
     """
     point, status = ConicPoint(*solution.output), solution.status
-    Px = torch.zeros_like(point.x) if program.P is None else times(program.P, point.x)
-    objective = ((0.5 * Px + program.c) * point.x).sum(-1)
+    invalid = status == Status.INVALID
+    x = freeze(invalid, torch.zeros_like(point.x), point.x)  # 0 times NaN would spoil gradients of what is shared
+    Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
+    objective = freeze(invalid, torch.full_like(x[:, 0], torch.nan), ((0.5 * Px + program.c) * x).sum(-1))
     with torch.no_grad():
         terms = kkt_terms(program, *point)
         violation = {name: terms[name][0] for name in ("primal", "dual", "gap")}

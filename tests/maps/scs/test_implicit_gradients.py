@@ -114,3 +114,33 @@ def test_first_derivatives_only() -> None:
     (first,) = torch.autograd.grad(x.square().sum(), c, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("bound", [None, 100.0])
+def test_a_gradient_where_c_and_all_duals_vanish(bound: float | None) -> None:
+    """Minimize ||x - p||^2 as P on r = x - p: at the solution r, c and y are 0, which must be nobody's unit."""
+    n = 3
+    P = torch.diag(torch.tensor([0.0] * n + [2.0] * n, dtype=torch.float64))
+    A = torch.cat([torch.eye(n), -torch.eye(n)], 1).double()
+    b = torch.tensor([[0.3, -1.0, 2.0], [1e-3, 5.0, -0.1]], dtype=torch.float64)
+    cones = {"z": n}
+    if bound is not None:
+        A = torch.cat([A, torch.cat([torch.eye(n), torch.zeros(n, n)], 1).double()])
+        b, cones = torch.cat([b, torch.full((2, n), bound).double()], 1), {"z": n, "l": n}
+    b = b.requires_grad_()
+    program = ConeProgram(A, b, torch.zeros(2, 2 * n, dtype=torch.float64), P, cones)
+    solve(program, gradient="implicit", eps_abs=1e-7, eps_rel=1e-7).x[:, :n].sum().backward()
+    assert b.grad is not None
+    torch.testing.assert_close(b.grad[:, :n], torch.ones(2, n, dtype=torch.float64))
+
+
+def test_an_invalid_instance_does_not_spoil_what_the_batch_shares() -> None:
+    P = torch.eye(2, dtype=torch.float64, requires_grad=True)
+    c = torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [-1.0, 0.5]], dtype=torch.float64)
+    program = ConeProgram(torch.eye(2).double(), torch.full((2,), 9.0).double(), c, P, {"l": 2})
+    found = solve(program, gradient="implicit", on_invalid="mark", eps_abs=1e-8, eps_rel=1e-8)
+    assert found.statuses[1] == fp.Status.INVALID
+    assert bool(found.objective[1].isnan())
+    found.objective[found.converged].sum().backward()
+    x = -c[[0, 2]]
+    torch.testing.assert_close(P.grad, (x[:, :, None] * x[:, None]).sum(0) / 2, rtol=1e-6, atol=1e-6)

@@ -90,6 +90,35 @@ def test_a_single_program_and_the_budget() -> None:
         assert short.statuses == [fp.Status.MAX_EVALUATIONS]
 
 
+def test_the_budget_holds_with_a_gradient_too() -> None:
+    program = kalman(3)
+    b = program.b.clone().requires_grad_()
+    asked = ConeProgram(program.A, b, program.c, program.P, program.cones)
+    for budget in (2, 11, 100):
+        found = solve(asked, precision="mixed", gradient="implicit", max_evaluations=budget, eps_abs=1e-9, **SETTINGS)
+        assert int(found.evaluations.max()) <= budget
+
+
+def test_a_callback_that_stops_is_obeyed() -> None:
+    calls: list[int] = []
+
+    def stop(progress: fp.Progress) -> bool:
+        calls.append(progress.evaluations)
+        return len(calls) == 2
+
+    found = solve(kalman(), precision="mixed", callback=stop, eps_abs=1e-9, eps_rel=1e-9, **SETTINGS)
+    assert calls == [1, 2]
+    assert found.statuses == [fp.Status.MAX_EVALUATIONS] * 12
+    assert found.evaluations.tolist() == [2] * 12
+
+
+def test_inference_mode() -> None:
+    program = kalman()
+    with torch.inference_mode():
+        inside = solve(program, precision="mixed", eps_abs=1e-6, eps_rel=1e-6, **SETTINGS)
+    assert bool(inside.converged.all())
+
+
 def test_chunks() -> None:
     program = kalman()
     options: dict[str, Any] = {"precision": "mixed", "eps_abs": 1e-8, "eps_rel": 1e-8, **SETTINGS}
@@ -103,5 +132,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     single = ConeProgram(*(t.float() for t in (program.A.to_dense(), program.b, program.c)), cones=program.cones)
     with pytest.raises(ValueError, match=r'^precision: "mixed" is for float64 programs, this one is torch\.float32$'):
         solve(single, precision="mixed")
+    for options in ({"eps_abs": 0, "eps_rel": 0}, {"gradient": "unroll"}, {"gradient": fp.Truncated(3)}):
+        with pytest.raises(ValueError, match=r'^precision: "mixed" needs a tolerance above 0, and gradient=None or'):
+            solve(program, precision="mixed", **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^precision: expected \"full\" or \"mixed\", got 'half'$"):
         solve(program, precision="half")  # type: ignore[arg-type]
