@@ -27,6 +27,8 @@ import typer
 from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor
 
+from accelerators import AndersonII
+from fixedpoint.composition import describe
 from fixedpoint.evaluation import revision, versions
 from maps.scs import ConeProgram, kkt_error
 from maps.scs.cvxpy import CvxpyFamily
@@ -41,11 +43,15 @@ PRECISE: dict[str, Any] = {"eps_abs": KKT, "eps_rel": KKT}
 OURS: dict[str, dict[str, Any]] = {
     "ours, its defaults": {"accelerator": "safeguarded", **PRECISE},
     "ours, static": {
-        "accelerator": "anderson-2",
-        "scale": 10.0,
-        "rho_x": 1e-3,
+        "accelerator": AndersonII(memory=5),
+        "normalize": False,
+        "scale": 34.0,
+        "zero_cone_factor": 12.0,
+        "rho_x": 1e-5,
+        "alpha": 1.24,
+        "tau_factor": 1.2,
         "adaptive_scale": False,
-        "check_interval": 7,
+        "check_interval": 3,
         "chunk": None,
         **PRECISE,
     },
@@ -221,7 +227,7 @@ def main(
         "cores": os.cpu_count(),
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text("".join(json.dumps({**row, **about}) + "\n" for row in rows))
+    OUT.write_text("".join(json.dumps({**row, **about}, default=describe) + "\n" for row in rows))
     print(f"{'ms per instance':36} forward backward    both   ratio    KKT  gradient error  fair")
     for row in rows:
         ratio = f"{row['ratio']:7.1f}" if "ratio" in row else " " * 7
