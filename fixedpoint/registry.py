@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from fixedpoint.protocol import ProblemFamily
 from fixedpoint.settings import Setting
-from fixedpoint.userfile import RegistryError, from_file, in_file, split
+from fixedpoint.userfile import RegistryError, from_file, in_file, label
 
 DISTRIBUTION = "fixedpoint-acceleration"
 
@@ -65,8 +65,8 @@ class Registry:
         """
         points = self._points()
         if name not in points:
-            close = difflib.get_close_matches(name, points, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            close = self._close(name)
+            hint = f"did you mean {close!r}? " if close else ""
             raise RegistryError(f"no {self._one()} named {name!r}; {hint}Registered: {', '.join(sorted(points))}")
         point = points[name]
         who = f"{self._one()} {name!r} ({point.value})"
@@ -143,6 +143,10 @@ class Registry:
             summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0].replace("\n", " ")
             rows.append(Description(name, summary, _options(plugin), origin, _needs(plugin)))
         return rows
+
+    def _close(self, name: str) -> str | None:
+        """What somebody may have meant by an unknown name."""
+        return next(iter(difflib.get_close_matches(name, self._points(), n=1)), None)
 
     def _loads(self, name: str) -> Callable[..., Any] | None:
         """As `load`; None for a plug-in that cannot be loaded."""
@@ -275,13 +279,14 @@ class Families(Registry):
         return made
 
     def label(self, name: FamilySource) -> str:
-        """What files, folders and tables call a family: its name, FILE.NAME, or its class."""
+        """What files, folders and tables call a family: its name, `userfile.label`, or its class."""
         if isinstance(name, str):
-            if not in_file(name):
-                return name
-            file, attribute = split(name)
-            return f"{file.stem}.{attribute}"
+            return label(name) if in_file(name) else name
         return type(name).__name__
+
+    def _close(self, name: str) -> str | None:
+        file, _, attribute = name.rpartition(":")
+        return f"{file}.py:{attribute}" if file and Path(f"{file}.py").is_file() else super()._close(name)
 
 
 class _Object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,32 @@ def split(name: str) -> tuple[Path, str]:
     """(file, name in it), which may be missing."""
     file, _, attribute = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     return Path(file), attribute
+
+
+def label(name: str) -> str:
+    """What "FILE.py:NAME" is called in the names of files and folders: "my_problem.family", "folder.my_problem.family".
+
+    The parts are those of the path from the current folder or, for a file that is not below it, of the absolute path,
+    root included. What would be mistaken for a border between parts is written %XX: no two files have one label.
+    """
+    file, attribute = split(name)
+    path, here = file.resolve(), Path.cwd().resolve()
+    path = path.with_suffix("") if path.suffix == ".py" else path
+    parts = (path.relative_to(here) if path.is_relative_to(here) else path).parts
+    return ".".join([*(re.sub(r"[%./\\:]", lambda found: f"%{ord(found[0]):02X}", part) for part in parts), attribute])
+
+
+def traced(name: str, error: BaseException) -> int | None:
+    """The line of the file of "FILE.py:NAME" that an error went through last; None: it did not."""
+    file = str(split(name)[0].resolve())
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    if found is None and error.__cause__ is not None:
+        return traced(name, error.__cause__)
+    return found
 
 
 def from_file(name: str) -> Any:

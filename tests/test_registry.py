@@ -177,6 +177,27 @@ def test_a_folder_that_hides_ours_is_named_and_not_imported(tmp_path: Path, cont
     assert not (tmp_path / "imported").exists()
 
 
+# -- families in files
+
+
+def test_different_files_have_different_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    label = fp.families.label
+    assert label("my_problem.py:family") == "my_problem.family"
+    assert label("./my_problem.py:family") == label(f"{here}/my_problem.py:family") == "my_problem.family"
+    assert label("other/my_problem.py:family") == "other.my_problem.family"
+    assert label("affine") == "affine"
+    outside = label("../my_problem.py:family")
+    assert outside == label(f"{tmp_path.resolve()}/my_problem.py:family")
+    assert outside == ".".join(["%2F", *tmp_path.resolve().parts[1:], "my_problem", "family"])
+    files = ["a/b.py", "a.b.py", "a%2Eb.py", "a/b/c.py", "a.b/c.py", "a/b.c.py", "../a/b.py", "..a/b.py", "/a/b.py"]
+    labels = {label(f"{file}:family") for file in files}
+    assert len(labels) == len(files)
+    assert not any("/" in name or name.startswith(".") for name in labels), "the names of files that one sees"
+
+
 # -- from a plug-in back to its name
 
 

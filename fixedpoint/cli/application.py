@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fixedpoint.cli import experiments
-from fixedpoint.cli.common import Family, Seed, Setting, SettingsFile, bar
+from fixedpoint.cli.common import Family, FamilyError, Seed, Setting, SettingsFile, bar, names_family
 
 DEBUG = "FIXEDPOINT_DEBUG"
 
@@ -42,6 +42,7 @@ def list_() -> None:
 
 
 @app.command()
+@names_family
 def solve(
     family: Family,
     accelerator: Annotated[str, typer.Option(help="A registered or a trained accelerator.")] = "safeguarded",
@@ -163,7 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _fail(error.format_message())
         if DEBUG in os.environ:
             raise
-        _fail(f"{type(error).__name__}: {error} ({DEBUG}=1 in the environment shows where)")
+        what = str(error) if isinstance(error, FamilyError) else f"{type(error).__name__}: {error}"
+        _fail(f"{what} ({DEBUG}=1 in the environment shows where)")
     sys.exit(code or 0)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,6 +27,46 @@ SettingsFile = Annotated[
     Path | None,
     typer.Option(help="File of tuned settings. By default the family's file in ./fixedpoint-settings, else its own."),
 ]
+
+
+class FamilyError(Exception):
+    """What went wrong in a family of a user's file; the message names both."""
+
+
+def names_family(command: Callable[..., None]) -> Callable[..., None]:
+    """A command on a family, whose errors from within a user's file, or from sampling, name file and family."""
+
+    @functools.wraps(command)
+    def run(family: str, **options: Any) -> None:
+        from fixedpoint.userfile import in_file, traced
+
+        try:
+            command(family=family, **options)
+        except Exception as error:
+            if not in_file(family) or f"family {family}:" in str(error):
+                raise
+            line = traced(family, error)
+            if line is None and not _sampling(error):
+                raise
+            plain = line is None and isinstance(error, TypeError | ValueError)
+            what = str(error) if plain else f"{type(error).__name__}: {error}"
+            where = "" if line is None else f" (line {line})"
+            raise FamilyError(f"family {family}: {what}{where}") from error
+
+    return run
+
+
+def _sampling(error: BaseException) -> bool:
+    """Whether an error came out of the `sample` of a family."""
+    from fixedpoint.protocol import ProblemFamily
+
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_name == "sample" and isinstance(frame.f_locals.get("self"), ProblemFamily):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def names(text: str, what: str = "accelerators") -> list[str]:

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from fixedpoint.cli.common import Family, Seed, Setting, SettingsFile, bar, names
+from fixedpoint.cli.common import Family, Seed, Setting, SettingsFile, bar, names, names_family
 
 
+@names_family
 def compare(
     family: Family,
     accelerators: Annotated[
@@ -81,6 +82,7 @@ def compare(
         print(f"Plot: {folder / 'convergence.png'}")
 
 
+@names_family
 def tune(
     family: Family,
     accelerators: Annotated[
@@ -139,6 +141,7 @@ def tune(
     print(f"Settings: {path}")
 
 
+@names_family
 def train(
     family: Family,
     accelerator: Annotated[

@@ -42,6 +42,13 @@ def factory(scale=1.0):
 def other():
     return 3
 
+def breaking():
+    raise ValueError("no such size")
+
+failing = CvxpyFamily(problem, [p], lambda batch, generator: {}["size"])
+dropping = CvxpyFamily(problem, [p], lambda batch, generator: [])
+elsewhere = CvxpyFamily(problem, [p], beside.sampler)
+
 class Mine(RandomAffine):
     """Mine."""
 '''
@@ -52,7 +59,7 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "folder" / "my_problem.py"
     path.parent.mkdir()
     path.write_text(SOURCE)
-    (path.parent / "beside.py").write_text("SIZE = 3\n")
+    (path.parent / "beside.py").write_text("SIZE = 3\n\ndef sampler(batch, generator):\n    return 1 / 0\n")
     (path.parent / "maps").mkdir()
     (path.parent / "maps" / "__init__.py").write_text("raise ImportError('the wrong maps')\n")
     return path
@@ -63,19 +70,22 @@ def test_tune_train_compare_and_solve(command: Command, file: Path, tmp_path: Pa
     few = "--accelerators anderson-2 --instances 3 --steps 30 --trials 12"
     code, out, err = command("tune", name, *few.split())
     assert (code, err) == (0, "")
-    settings = tmp_path / "fixedpoint-settings" / "my_problem.family.json"
-    assert json.loads(settings.read_text())["family"] == "my_problem.family"
+    settings = tmp_path / "fixedpoint-settings" / "folder.my_problem.family.json"
+    assert json.loads(settings.read_text())["family"] == "folder.my_problem.family"
     few = "--updates 2 --instances 8 --batch 4 --horizon 4 --option validation=4 --option evaluations=8"
     code, out, err = command("train", name, "warm-start+anderson-2", *few.split())
     assert (code, err) == (0, "")
     assert f"fixedpoint compare {name}" in out
-    assert (tmp_path / "fixedpoint-training/my_problem.family/warm-start+anderson-2/trained.safetensors").is_file()
+    assert (
+        tmp_path / "fixedpoint-training/folder.my_problem.family/warm-start+anderson-2/trained.safetensors"
+    ).is_file()
     code, out, err = command("compare", f"./{name}", "--instances", 2, "--steps", 10)
     assert (code, err) == (0, "")
     records = [
-        json.loads(line) for line in (tmp_path / "results/my_problem.family/records.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (tmp_path / "results/folder.my_problem.family/records.jsonl").read_text().splitlines()
     ]
-    assert {row["family"] for row in records} == {"my_problem.family"}
+    assert {row["family"] for row in records} == {"folder.my_problem.family"}
     rows = {(row["accelerator"], row["variant"]) for row in records}
     assert {("anderson-2", "tuned"), ("anderson-2", "default"), ("warm-start+anderson-2", "trained")} <= rows
     code, out, err = command("solve", name, "--accelerator", "anderson-2", "--instances", 3)
@@ -101,6 +111,12 @@ def test_a_class_or_a_function_does_too(command: Command, file: Path, name: str)
         ("my_problem.py:unsampled", ["sampler: this CvxpyFamily has none", "sampler=f"]),
         ("broken.py:family", ["broken.py does not run", "ZeroDivisionError: division by zero"]),
         ("lib:family", ["family", "'lib:family'", "Registered"]),
+        ("my_problem:family", ["'my_problem:family'", "did you mean 'my_problem.py:family'? "]),
+        ("my_problem.py:unsampled", ["family my_problem.py:unsampled: sampler: this"]),
+        ("my_problem.py:failing", ["family my_problem.py:failing: KeyError: 'size' (line ", "FIXEDPOINT_DEBUG=1"]),
+        ("my_problem.py:dropping", ["family my_problem.py:dropping: sampler: values: expected a list of 1"]),
+        ("my_problem.py:elsewhere", ["family my_problem.py:elsewhere: ", "division by zero"]),
+        ("my_problem.py:breaking", ["family my_problem.py:breaking: ValueError: no such size (line "]),
     ],
 )
 def test_mistakes_end_in_one_line(

@@ -27,6 +27,13 @@ from maps.scs.program import ConeProgram
 Sampler = Callable[[int, torch.Generator], Sequence[Any]]
 
 KEYWORDS = frozenset(name for name, p in inspect.signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY)
+SETTINGS = frozenset(
+    {name for name, p in inspect.signature(SCS).parameters.items() if p.kind is p.KEYWORD_ONLY} - {"features"}
+)
+"""Arguments of `SCS` that the problem does not determine."""
+
+FLOAT32_TOLERANCE = 1e-4
+"""The default of `CvxpyFamily.solve` where float64 has that of `FixedPointSolver`, which float32 cannot reach."""
 
 
 class CvxpyFamily(ConicFamily):
@@ -80,6 +87,11 @@ class CvxpyFamily(ConicFamily):
     def _configure(self, quadratic: bool, settings: Mapping[str, Any]) -> None:
         if not isinstance(quadratic, bool):
             raise TypeError(f"quadratic: expected True or False, got {quadratic!r}")
+        if unknown := sorted(settings.keys() - SETTINGS):
+            raise TypeError(
+                f"CvxpyFamily: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(SETTINGS))}; "
+                "tolerances (eps_abs, eps_rel) and budgets go to `solve`"
+            )
         if quadratic not in self._compiled:
             self._compiled[quadratic] = Canonical.of(self.problem, self.parameters, quadratic=quadratic)
         self.quadratic, self.canonical = quadratic, self._compiled[quadratic]
@@ -161,7 +173,8 @@ class CvxpyFamily(ConicFamily):
                 and instances, or "mark" them INVALID and solve the others.
             warm_start: an earlier solution of this family, or (x, y, s) of the cone program.
             **options: other keywords of `maps.scs.solve`. What is given neither here nor to the family is as in
-                `FixedPointSolver`: tolerances of 1e-6, a check every 5 evaluations, up to 100,000 of them.
+                `FixedPointSolver`: tolerances of 1e-6 (1e-4 for float32 values), a check every 5 evaluations,
+                up to 100,000 of them.
 
         Raises:
             ValueError, TypeError: as `program` and `maps.scs.solve`.
@@ -170,16 +183,26 @@ class CvxpyFamily(ConicFamily):
             raise TypeError(f"solve: unknown {', '.join(unknown)}; known are {', '.join(sorted(KEYWORDS))}")
         given = read(self.parameters, values, on_invalid)
         defaults = {name: value for name, value in DEFAULTS.items() if name != "accelerator"}
+        if given.values[0].dtype == torch.float32:
+            defaults |= {"eps_abs": FLOAT32_TOLERANCE, "eps_rel": FLOAT32_TOLERANCE}
         settings = {name: value for name, value in self._settings.items() if name in KEYWORDS}
         start: Any = warm_start.solution if isinstance(warm_start, CvxpySolution) else warm_start
-        solution = solve(
-            self._marked(given),
-            accelerator,
-            gradient=gradient,
-            on_invalid=on_invalid,
-            warm_start=start,
-            **{**defaults, **settings, **options},
-        )
+        try:
+            solution = solve(
+                self._marked(given),
+                accelerator,
+                gradient=gradient,
+                on_invalid=on_invalid,
+                warm_start=start,
+                **{**defaults, **settings, **options},
+            )
+        except (TypeError, ValueError) as error:
+            if not str(error).startswith("warm_start: "):
+                raise
+            hint = (
+                "give the solution object that an earlier `family.solve` returned, as a whole, for a batch of this size"
+            )
+            raise type(error)(f"{error}; {hint}") from None
         maximize = isinstance(self.problem.objective, cp.Maximize)
         return recovered(self.canonical.recovery, solution, self.canonical.offset(given.values), maximize)
 

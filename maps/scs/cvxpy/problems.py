@@ -18,8 +18,8 @@ def check(problem: Any, parameters: Sequence[Any]) -> None:
 
     Raises:
         TypeError: no `cvxpy.Problem`, or something that is no `cvxpy.Parameter`.
-        ValueError: parameters that are not exactly the problem's; integer or complex leaves; a problem that is not
-            convex, or not DPP: the message names the smallest expressions that are not.
+        ValueError: parameters that are not exactly the problem's, or have no entries; no variables; integer or complex
+            leaves; a problem that is not convex, or not DPP: the message names the smallest expressions that are not.
     """
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"problem: expected a cvxpy.Problem, got {problem!r}")
@@ -29,6 +29,8 @@ def check(problem: Any, parameters: Sequence[Any]) -> None:
     if wrong:
         raise TypeError(f"parameters: expected a list of cvxpy.Parameter, got {wrong[0]!r}")
     _check_parameters(problem, parameters)
+    if not any(variable.size for variable in problem.variables()):
+        raise ValueError("problem: expected one with variables; without any there is nothing to solve for")
     leaves = [*problem.variables(), *parameters]
     if complicated := [leaf.name() for leaf in leaves if leaf.is_complex()]:
         raise ValueError(f"problem: expected real variables and parameters, but {_listed(complicated)} may be complex")
@@ -60,6 +62,8 @@ def _check_parameters(problem: Any, parameters: Sequence[Any]) -> None:
         )
     if missing := [p.name() for i, p in own.items() if i not in given]:
         raise ValueError(f"parameters: {_listed(missing)} missing; the problem's parameters are {_names(own.values())}")
+    if empty := [f"{p.name()} has shape {p.shape}" for p in parameters if not p.size]:
+        raise ValueError(f"parameters: expected at least one entry in each, but {_listed(empty)}")
 
 
 def _dpp(part: Any) -> bool:

@@ -17,6 +17,9 @@ TOLERANCE = 1e-10
 DEFINITE = 1e-8
 """The same for the eigenvalues of a definite matrix."""
 
+MOST = 8
+"""Instances that a message lists."""
+
 OnInvalid = Literal["raise", "mark"]
 
 
@@ -46,14 +49,16 @@ def read(parameters: Sequence[Any], values: Sequence[Any], on_invalid: OnInvalid
     """
     if on_invalid not in ("raise", "mark"):
         raise ValueError(f'on_invalid: expected "raise" or "mark", got {on_invalid!r}')
-    if not isinstance(values, Sequence) or len(values) != len(parameters):
-        got = len(values) if isinstance(values, Sequence) else type(values).__name__
-        names = ", ".join(parameter.name() for parameter in parameters)
-        raise ValueError(f"values: expected a list of {len(parameters)}, one for each of {names}, got {got}")
+    listed = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    if not listed or len(values) != len(parameters):
+        got = len(values) if listed else "None" if values is None else type(values).__name__
+        names, count = ", ".join(parameter.name() for parameter in parameters), len(parameters)
+        noun = "tensor" if count == 1 else "tensors"
+        raise ValueError(f"values: expected a list of {count} {noun} in the order [{names}], got {got}")
     tensors = _of_one_dtype(parameters, values)
     batch = _batch(parameters, tensors)
     faults = [
-        (message, mask.expand(batch or 1))
+        (message + _where(parameter, tensor, mask, batch), mask.expand(batch or 1))
         for parameter, tensor in zip(parameters, tensors, strict=True)
         if concrete(tensor)
         for message, mask in _faults(parameter, tensor.detach().reshape(-1, *parameter.shape))
@@ -67,12 +72,20 @@ def read(parameters: Sequence[Any], values: Sequence[Any], on_invalid: OnInvalid
         return Given(flat, None)
     bad = torch.stack([mask for _, mask in faults]).any(0)
     if on_invalid == "raise" or bool(bad.all()):
-        where = "" if batch is None else " in instance(s) {}"
-        told = [message + where.format(torch.nonzero(mask).flatten().tolist()[:8]) for message, mask in faults]
         hint = ' (on_invalid="mark" solves the others)' if not bool(bad.all()) else ""
-        raise ValueError("; ".join(told) + hint)
+        raise ValueError("; ".join(message for message, _ in faults) + hint)
     good = [torch.where(bad[:, None], 0.0, value) if value.ndim == 2 else value for value in flat]
     return Given(good, bad)
+
+
+def _where(parameter: Any, tensor: Tensor, mask: Tensor, batch: int | None) -> str:
+    """Which instances of the batch have a fault, as the end of a message."""
+    if batch is None:
+        return ""
+    if tensor.ndim == len(parameter.shape):
+        return " (shared by the batch)"
+    found = torch.nonzero(mask).flatten().tolist()
+    return f" in instance(s) {found[:MOST]}" + (f" ({len(found)} in all)" if len(found) > MOST else "")
 
 
 def _of_one_dtype(parameters: Sequence[Any], values: Sequence[Any]) -> list[Tensor]:
@@ -126,7 +139,7 @@ def _faults(parameter: Any, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     near = TOLERANCE * flat.abs().amax(1, keepdim=True).clamp(min=1)
 
     def violates(fault: Tensor, by: str) -> tuple[str, Tensor]:
-        return f"{name}: expected a {by} value", fault & finite
+        return f"{name}: expected {'an' if by in ('integer', 'NSD') else 'a'} {by} value", fault & finite
 
     for sign, kinds in ((1, ("nonneg", "pos")), (-1, ("nonpos", "neg"))):
         for kind in kinds:

@@ -50,6 +50,18 @@ def test_variables_duals_and_values_are_those_of_clarabel(name: str, quadratic: 
                 assert np.allclose(mine[i].numpy(), theirs, atol=1e-5), constraint
 
 
+def test_float32_has_tolerances_that_it_can_reach() -> None:
+    for name in ("lasso", "semidefinite", "entropy", "attributes"):
+        example = draw(name)
+        family = CvxpyFamily(example.problem, example.parameters)
+        solution = family.solve([torch.from_numpy(value).float() for value in example.values])
+        assert solution.converged.all(), name
+        assert solution.variables[0].dtype == torch.float32
+        double = family.solve([torch.from_numpy(value) for value in example.values])
+        assert double.solution.primal_residual.max() < 1e-5, "float64 keeps its own"
+        assert torch.allclose(solution.variables[0].double(), double.variables[0], atol=1e-2)
+
+
 def test_one_in_one_out() -> None:
     example = draw("portfolio")
     family = CvxpyFamily(example.problem, example.parameters)

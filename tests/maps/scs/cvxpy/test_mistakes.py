@@ -16,6 +16,7 @@ from tests.maps.scs.cvxpy.examples import draw
 
 X = cp.Variable(2, name="x")
 P, Q, N = cp.Parameter(2, name="p"), cp.Parameter(2, name="q"), cp.Parameter(nonneg=True, name="n")
+E = cp.Parameter(0, name="e")
 COMPLEX, WHOLE = cp.Variable(2, complex=True, name="z"), cp.Variable(2, integer=True, name="k")
 
 # -- problems
@@ -28,6 +29,8 @@ COMPLEX, WHOLE = cp.Variable(2, complex=True, name="z"), cp.Variable(2, integer=
         (cp.Problem(cp.Minimize(cp.sum(X)), [P <= X]), [P, Q], ["q not in the problem", "are p"]),
         (cp.Problem(cp.Minimize(cp.sum(X)), [P <= X]), [P, P], ["p given twice"]),
         (cp.Problem(cp.Minimize(cp.sum(X)), [X >= 1]), [], ["with parameters"]),
+        (cp.Problem(cp.Minimize(cp.sum(X)), [P <= X, E <= 1]), [P, E], ["at least one entry", "e has shape (0,)"]),
+        (cp.Problem(cp.Minimize(cp.sum(P))), [P], ["with variables"]),
         (cp.Problem(cp.Minimize(cp.norm(COMPLEX - P))), [P], ["real", "z may be complex"]),
         (cp.Problem(cp.Minimize(cp.sum(WHOLE)), [WHOLE >= P]), [P], ["continuous", "k must be whole"]),
         (cp.Problem(cp.Minimize(cp.sum(cp.sqrt(X)) + P @ X)), [P], ["convex", "DCP", "(x, 0.5)"]),
@@ -56,7 +59,9 @@ def test_of_a_problem(problem: cp.Problem, parameters: list[cp.Parameter], named
         (lambda p: CvxpyFamily(p, [P, X]), r"parameters: expected a list of cvxpy.Parameter, got Variable"),
         (lambda p: CvxpyFamily(p, [P], 3), "sampler: expected a function"),
         (lambda p: CvxpyFamily(p, [P], quadratic=1), "quadratic: expected True or False"),
-        (lambda p: CvxpyFamily(p, [P], sise=1), "sise"),
+        (lambda p: CvxpyFamily(p, [P], sise=1), r"CvxpyFamily: unknown setting sise; known are .*alpha, .*scale"),
+        (lambda p: CvxpyFamily(p, [P], eps_abs=1e-3), r"CvxpyFamily: unknown setting eps_abs; .*tolerances .*`solve`"),
+        (lambda p: CvxpyFamily(p, [P], n=3), "CvxpyFamily: unknown setting n; known are"),
         (lambda p: CvxpyFamily(p, [P]).solve([[1.0, 2.0]], epsabs=1), "solve: unknown epsabs; known are .*eps_abs"),
     ],
 )
@@ -75,8 +80,12 @@ def family() -> CvxpyFamily:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([np.ones((3, 2))], r"values: expected a list of 2, one for each of p, n, got 1"),
-        (np.ones((2, 2)), r"values: expected a list of 2, .* got ndarray"),
+        ([np.ones((3, 2))], r"values: expected a list of 2 tensors in the order \[p, n\], got 1"),
+        (np.ones((2, 2)), r"values: expected a list of 2 tensors .* got ndarray"),
+        (None, r"values: expected a list of 2 tensors in the order \[p, n\], got None"),
+        ("pn", r"values: expected a list of 2 tensors in the order \[p, n\], got str"),
+        ({"p": 1, "n": 2}, r"values: expected a list of 2 tensors in the order \[p, n\], got dict"),
+        ([np.ones((100, 2)), -np.ones(100)], r"n: .* in instance\(s\) \[0, 1, .*, 7\] \(100 in all\)$"),
         ([np.ones((3, 4)), np.ones(3)], r"p: expected shape \(2,\), or \(B, 2\) for a batch, got \(3, 4\)"),
         ([np.ones((3, 2)), np.ones((3, 1))], r"n: expected shape \(\), or \(B,\) for a batch, got \(3, 1\)"),
         ([np.ones((3, 2)), np.ones(4)], r"values: batch sizes differ: p: 3, n: 4"),
@@ -88,7 +97,7 @@ def family() -> CvxpyFamily:
         ([[[1, 2], [np.inf, 0]], [1, 1]], r"p: expected finite numbers, got NaN or infinity in instance\(s\) \[1\]"),
         ([[np.nan, 1], 1], r"p: expected finite numbers, got NaN or infinity$"),
         ([np.ones((3, 2)), [1.0, -1, -2]], r"n: expected a nonneg value in instance\(s\) \[1, 2\]"),
-        ([np.ones((3, 2)), -1], r"n: expected a nonneg value in instance\(s\) \[0, 1, 2\]$"),
+        ([np.ones((3, 2)), -1], r"n: expected a nonneg value \(shared by the batch\)$"),
         ([[[1, np.nan], [1, 1]], [1, -1]], r"p: .*\[0\]; n: .*\[1\]$"),
     ],
 )
@@ -131,7 +140,7 @@ GOOD = [[1.0, 0.0], [0.0, 1.0]]
         ({"PSD": True}, [[1, 1], [1, 1]], [[1, 0.1], [0, 1]], "symmetric"),
         ({"NSD": True}, [[-1, 1], [1, -1]], GOOD, "NSD"),
         ({"diag": True}, GOOD, [[1, 0], [1e-3, 1]], "diag"),
-        ({"integer": True}, [[3, -4], [0, 1]], [[3, 0.5], [0, 1]], "integer"),
+        ({"integer": True}, [[3, -4], [0, 1]], [[3, 0.5], [0, 1]], "an integer value"),
         ({"boolean": True}, GOOD, [[2, 0], [0, 1]], "boolean"),
         ({"bounds": [-1, 2]}, GOOD, [[1, 0], [0, 2.5]], "within its bounds"),
         ({"sparsity": ([0, 1], [0, 1])}, GOOD, [[1, 2], [0, 1]], "sparsity"),
@@ -160,6 +169,14 @@ def test_nan_is_marked_wherever_the_parameter_is() -> None:
             marked = made.solve(values, on_invalid="mark")
             assert marked.statuses == [Status.CONVERGED, Status.INVALID, Status.CONVERGED]
             assert torch.equal(marked.variables[0][[0, 2]], clean.variables[0][[0, 2]]), "neighbours are untouched"
+
+
+def test_a_start_that_is_no_solution() -> None:
+    solution = family().solve([np.ones((3, 2)), 1])
+    for start in (solution.variables, [solution.variables[0]] * 3, 3):
+        with pytest.raises((TypeError, ValueError), match=r"warm_start: .*the solution object .*`family.solve`"):
+            family().solve([np.ones((3, 2)), 1], warm_start=start)  # type: ignore[arg-type]
+    assert family().solve([np.ones((3, 2)), 1], warm_start=solution).solution.warm_started.all()
 
 
 def test_a_gradient_that_would_be_dropped_is_refused() -> None:
