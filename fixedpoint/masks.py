@@ -54,8 +54,9 @@ def plain(tensor: Tensor) -> bool:
 
 
 def constant(tensor: Tensor) -> bool:
-    """Whether values can be read and nobody asks for a derivative (no grad, no tangent, not inside torch.func)."""
-    return plain(tensor) and not tensor.requires_grad and unpack_dual(tensor).tangent is None
+    """Whether values can be read and nobody asks for a derivative here (no grad, no tangent, not inside torch.func)."""
+    recorded = tensor.requires_grad and torch.is_grad_enabled()
+    return plain(tensor) and not recorded and unpack_dual(tensor).tangent is None
 
 
 def indices(mask: Tensor) -> Tensor | None:

@@ -27,8 +27,8 @@ Made by `python -m benchmarks.engine report` from the records in `results/`; how
 Milliseconds per instance, setup included, until the true KKT error in the original data is at most the target: held-out
 instances, medians over interleaved rounds, every returned instance checked by the same referee. Ours solves a batch in
 one call (batch 1: one call for each of 16 instances); scs solves one instance at a time, with two threads from batch 2
-on, on the first instances of ours (their number is in the records). Its solver is QDLDL, which here is two to three
-times as fast as what it would choose (MKL). "Tuned" is as hard as ours was: a random search over its settings, its
+on, on the first instances of ours (their number is in the records). Its solver is QDLDL, which here is at least
+as fast as what it would choose (MKL). "Tuned" is as hard as ours was: a random search over its settings, its
 acceleration and the form of the program on training instances, and the factorization is kept where a batch shares one.
 "Oracle": scs looks at its residuals every 25 iterations; here it is told beforehand at which iteration each instance
 meets the target, which no solver can know (with a kept factorization only where scs forgets the instance before: not

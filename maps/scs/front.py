@@ -115,8 +115,8 @@ def solve(
     start, warm = _start(program, warm_start)
     began = time.perf_counter()
 
-    def finish(rows: slice, part: ConeProgram, found: Run) -> dict[str, Tensor]:
-        return judge(part, found, warm[rows] if program.batch is not None else warm[None])
+    def finish(rows: slice, part: ConeProgram, found: Run, **options: float) -> dict[str, Tensor]:
+        return judge(part, found, warm[rows] if program.batch is not None else warm[None], **options)
 
     options: dict[str, Any] = {"callback": callback, "on_invalid": on_invalid, "chunk": chunk, "workers": workers}
     budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations}

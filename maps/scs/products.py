@@ -104,7 +104,7 @@ class Host:
         if self._made is None or self._made[0] != version(values):
             from scipy import sparse
 
-            matrix = sparse.csr_matrix((values.numpy(), (pattern.rows, pattern.columns)), shape=pattern.shape)
+            matrix = sparse.csr_matrix((values.detach().numpy(), (pattern.rows, pattern.columns)), shape=pattern.shape)
             self._made = version(values), matrix, matrix.T.tocsr()
         matrix = self._made[2 if transposed else 1]
-        return torch.from_numpy(matrix @ np.ascontiguousarray(vector.numpy().T)).mT.contiguous()
+        return torch.from_numpy(matrix @ np.ascontiguousarray(vector.detach().numpy().T)).mT.contiguous()

@@ -80,7 +80,14 @@ class ConicSolution:
 
 
 def judged(
-    program: ConeProgram, solution: Run, warm: Tensor, *, eps_abs: float, eps_rel: float, eps_infeas: float
+    program: ConeProgram,
+    solution: Run,
+    warm: Tensor,
+    *,
+    eps_abs: float,
+    eps_rel: float,
+    eps_infeas: float,
+    slack: float = SLACK,
 ) -> dict[str, Tensor]:
     """The fields of a `ConicSolution` but the seconds, batch-first, and the map's "residual": every claim is computed
     again from the original data, so that one that fails is STALLED, not repeated.
@@ -93,7 +100,7 @@ def judged(
     with torch.no_grad():
         terms = kkt_terms(program, *point)
         violation = {name: terms[name][0] for name in ("primal", "dual", "gap")}
-        limits = {name: SLACK * (eps_abs + eps_rel * terms[name][1]) for name in violation}
+        limits = {name: slack * (eps_abs + eps_rel * terms[name][1]) for name in violation}
         kept = torch.stack([violation[name] <= limit for name, limit in limits.items()]).all(0)
         exact = max(eps_abs, eps_rel) == 0 or kept
         status = torch.where((status == Status.CONVERGED) & ~torch.as_tensor(exact), Status.STALLED, status)
@@ -102,7 +109,7 @@ def judged(
         if not concrete(rows) or not bool(rows.any()):
             continue
         with torch.no_grad():
-            proof = prove(program, point, SLACK * eps_infeas)
+            proof = prove(program, point, slack * eps_infeas)
         status = torch.where(rows & ~proof.holds, Status.STALLED, status)
         rows = rows & proof.holds
         if point.x.requires_grad:

@@ -189,7 +189,7 @@ class _Shared:
             part = sparse.csr_matrix((-multiplier, (other, pivot)), shape=(found.size, found.size))
             return sparse.eye_array(found.size, format="csr") + part
 
-        *rounds, multiplier, reciprocal, core_inverse = (t[0].numpy() for t in factors)
+        *rounds, multiplier, reciprocal, core_inverse = (t[0].detach().numpy() for t in factors)
         forward, scale = sparse.eye_array(found.size, format="csr"), np.ones(found.size)
         for step, edges, inverse in zip(found.rounds, rounds[::2], rounds[1::2], strict=True):
             forward = eliminate(step.pivots[step.edge_pivot], step.edge_other, edges) @ forward
@@ -220,7 +220,7 @@ class _Shared:
 
     def __call__(self, right: Tensor) -> Tensor:
         """(B, n + m)."""
-        target = right.mT.contiguous().numpy()
+        target = right.detach().mT.contiguous().numpy()
         parts = self._cast.get(target.dtype)
         if parts is None:
             parts = self._cast[target.dtype] = {name: part.astype(target.dtype) for name, part in self._parts.items()}

@@ -79,9 +79,10 @@ def host(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> 
     from scipy import sparse
 
     def matrix(of: SparseMatrix) -> Any:
-        return sparse.csr_matrix((of.values.numpy(), (of.pattern.rows, of.pattern.columns)), shape=of.pattern.shape)
+        places = of.pattern.rows, of.pattern.columns
+        return sparse.csr_matrix((of.values.detach().numpy(), places), shape=of.pattern.shape)
 
-    block = sparse.diags_array(np.full(A.shape[1], rho_x, dtype=R_y.numpy().dtype))
+    weights, constraint = R_y.detach().numpy(), matrix(A)
+    block = sparse.diags_array(np.full(A.shape[1], rho_x, dtype=weights.dtype))
     top = block if P is None else block + matrix(P)
-    constraint = matrix(A)
-    return sparse.block_array([[top, constraint.T], [constraint, sparse.diags_array(-R_y.numpy())]], format="csc")
+    return sparse.block_array([[top, constraint.T], [constraint, sparse.diags_array(-weights)]], format="csc")

@@ -32,6 +32,13 @@ def test_the_error_that_is_asked_for_is_reached(eps: float) -> None:
     assert abs(int(found.evaluations.max()) - int(exact.evaluations.max())) <= 15
 
 
+def test_what_float32_claims_holds_to_the_digit() -> None:
+    program = kalman(256)
+    found = solve(program, None, eps_abs=1e-3, eps_rel=1e-3, precision="mixed", **SETTINGS)
+    assert bool(found.converged.all())
+    assert float(kkt_error(program, found.x, found.y, found.s).max()) <= 1e-3 * (1 + 1e-9)
+
+
 def test_a_claim_that_fails_in_float64_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixed, "CARRIES", 0.3)  # float32 stops far too early
     program = kalman()
