@@ -42,7 +42,7 @@ def solve(
             "evaluations".
         batch: B.
         chunk: rows of a part, the last one perhaps fewer.
-        workers: processes, see `workers.shared`; with derivatives it is one.
+        workers: processes, see `workers.run`; with derivatives it is one.
         callback: called with a `Progress` of the whole batch when a chunk of this process is done, and with several
             workers now and then while it waits for the others, and at the end; a true return value stops the solve.
             Instances that were not begun are MAX_EVALUATIONS after 0 evaluations, with NaN for numbers.

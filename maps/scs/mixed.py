@@ -38,7 +38,7 @@ def solve(
     reuse: Reuse | None,
     **options: Any,
 ) -> tuple[dict[str, Any], int | None]:
-    """As `fixedpoint.solving.solve_rows`; half of the budget at most is spent in float32.
+    """As `fixedpoint.engine.solve_rows`; half of the budget at most is spent in float32.
 
     What is returned was judged in float64: an instance whose point does not hold there, or that asks for more, goes on
     from it, unless `callback` has said stop (it sees the float32 iterations only). With a gradient all go on, for a
