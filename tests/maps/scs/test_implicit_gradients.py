@@ -116,17 +116,20 @@ def test_first_derivatives_only() -> None:
         first.sum().backward()
 
 
-@pytest.mark.parametrize("bound", [None, 100.0])
-def test_a_gradient_where_c_and_all_duals_vanish(bound: float | None) -> None:
+@pytest.mark.parametrize("cone", [None, "l", "q"])
+def test_a_gradient_where_c_and_all_duals_vanish(cone: str | None) -> None:
     """Minimize ||x - p||^2 as P on r = x - p: at the solution r, c and y are 0, which must be nobody's unit."""
     n = 3
     P = torch.diag(torch.tensor([0.0] * n + [2.0] * n, dtype=torch.float64))
     A = torch.cat([torch.eye(n), -torch.eye(n)], 1).double()
     b = torch.tensor([[0.3, -1.0, 2.0], [1e-3, 5.0, -0.1]], dtype=torch.float64)
-    cones = {"z": n}
-    if bound is not None:
-        A = torch.cat([A, torch.cat([torch.eye(n), torch.zeros(n, n)], 1).double()])
-        b, cones = torch.cat([b, torch.full((2, n), bound).double()], 1), {"z": n, "l": n}
+    cones: dict[str, Any] = {"z": n}
+    if cone is not None:  # x <= 100, or the length of x is at most 100: neither is active
+        rows = torch.eye(n) if cone == "l" else torch.cat([torch.zeros(1, n), -torch.eye(n)])
+        limits = [100.0] * n if cone == "l" else [100.0] + [0.0] * n
+        A = torch.cat([A, torch.cat([rows, torch.zeros(len(rows), n)], 1).double()])
+        b = torch.cat([b, torch.tensor([limits] * 2, dtype=torch.float64)], 1)
+        cones |= {"l": n} if cone == "l" else {"q": [n + 1]}
     b = b.requires_grad_()
     program = ConeProgram(A, b, torch.zeros(2, 2 * n, dtype=torch.float64), P, cones)
     solve(program, gradient="implicit", eps_abs=1e-7, eps_rel=1e-7).x[:, :n].sum().backward()
