@@ -50,8 +50,11 @@ def solve(
         map: of the float64 iteration.
     """
     if gradient is not None:
+        budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
+        if max_evaluations == 1:
+            return solve_rows(finish, map, program, accelerator, gradient=gradient, reuse=reuse, **budget, **options)
         constant, kept = leaves.transform(Tensor.detach, program), max(1, max_evaluations // 4)
-        budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max(1, max_evaluations - kept)}
+        budget["max_evaluations"] = max_evaluations - kept
         first, batch = solve(finish, judge, map, constant, accelerator, gradient=None, reuse=reuse, **budget, **options)
         start = ConicPoint(first["x"], first["y"], first["s"])
         if batch is None:

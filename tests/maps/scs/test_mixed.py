@@ -102,7 +102,7 @@ def test_the_budget_holds_with_a_gradient_too() -> None:
     program = kalman(3)
     b = program.b.clone().requires_grad_()
     asked = ConeProgram(program.A, b, program.c, program.P, program.cones)
-    for budget in (2, 11, 100):
+    for budget in (1, 2, 11, 100):
         found = solve(asked, precision="mixed", gradient="implicit", max_evaluations=budget, eps_abs=1e-9, **SETTINGS)
         assert int(found.evaluations.max()) <= budget
 
