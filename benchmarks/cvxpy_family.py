@@ -27,7 +27,6 @@ import typer
 from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor
 
-from accelerators import AndersonII
 from fixedpoint.composition import describe
 from fixedpoint.evaluation import revision, versions
 from maps.scs import ConeProgram, kkt_error
@@ -43,15 +42,14 @@ PRECISE: dict[str, Any] = {"eps_abs": KKT, "eps_rel": KKT}
 OURS: dict[str, dict[str, Any]] = {
     "ours, its defaults": {"accelerator": "safeguarded", **PRECISE},
     "ours, static": {
-        "accelerator": AndersonII(memory=5),
+        "accelerator": "picard",
+        "eliminate": True,
         "normalize": False,
-        "scale": 34.0,
-        "zero_cone_factor": 12.0,
-        "rho_x": 1e-5,
-        "alpha": 1.24,
-        "tau_factor": 1.2,
+        "scale": 37.6,
+        "alpha": 1.7755,
+        "tau_factor": 30.4,
         "adaptive_scale": False,
-        "check_interval": 3,
+        "check_interval": 4,
         "chunk": None,
         **PRECISE,
     },

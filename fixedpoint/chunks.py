@@ -19,8 +19,6 @@ from fixedpoint.solution import Progress, Status
 from fixedpoint.workers import run, shared
 
 Rows = slice
-_SCOUT = 8
-"""Rows that are solved before others are handed out."""
 Callback = Callable[[Progress], Any]
 
 
@@ -33,13 +31,19 @@ def check(chunk: Any, workers: Any) -> None:
 
 
 def solve(
-    part: Callable[[Rows], dict[str, Any]], batch: int, chunk: int, workers: int, callback: Callback | None
+    part: Callable[[Rows], dict[str, Any]],
+    look: Callable[[], dict[str, Any]],
+    batch: int,
+    chunk: int,
+    workers: int,
+    callback: Callback | None,
 ) -> dict[str, Any]:
     """The results of all chunks, put together.
 
     Args:
         part: solves some rows; returns pytrees of batch-first tensors by name, among them "status", "residual" and
             "evaluations".
+        look: the same for one row, without solving it: what a result looks like, before rows are handed out.
         batch: B.
         chunk: rows of a part, the last one perhaps fewer.
         workers: processes, see `workers.run`; with derivatives it is one.
@@ -50,32 +54,31 @@ def solve(
     Warns:
         AdjointWarning: a stopped solve with derivatives: those of instances that were not begun are 0.
     """
-    first, *others = _split(batch, chunk, workers)
-    found = part(first)
-    several = workers > 1 and all(constant(t) and t.device.type == "cpu" for t in leaves.tensors(found).values())
-    whole = _Assembly(batch, found, shared if several else torch.empty)
-    whole.add(first, found)
-    if callback is not None and callback(whole.progress()):
-        return whole.result()
+    found = look() if workers > 1 else None
+    if not all(constant(t) and t.device.type == "cpu" for t in leaves.tensors(found).values()):
+        found, workers = None, 1
+    whole = None if found is None else _Assembly(batch, found, shared)
 
     def write(rows: Rows) -> None:
-        whole.add(rows, part(rows))
+        nonlocal whole
+        solved = part(rows)
+        if whole is None:
+            whole = _Assembly(batch, solved, torch.empty)
+        whole.add(rows, solved)
 
     def stop() -> bool:
+        assert whole is not None
         return callback is not None and bool(callback(whole.progress()))
 
-    run(write, others, workers if several else 1, stop)
+    run(write, _split(batch, chunk, workers), workers, stop)
+    assert whole is not None
     return whole.result()
 
 
 def _split(batch: int, chunk: int, workers: int) -> list[Rows]:
-    """All rows; for several workers a few first, which show what a result looks like, then equal shares."""
-    if workers == 1:
-        ends = [*range(0, batch, chunk), batch]
-    else:
-        begin = min(_SCOUT, chunk, batch)
-        count = workers * -(-(batch - begin) // (workers * chunk))
-        ends = [0, *(begin + (batch - begin) * k // max(count, 1) for k in range(count + 1))]
+    """All rows; for several workers in equal shares."""
+    count = workers * -(-batch // (workers * chunk))
+    ends = [*range(0, batch, chunk), batch] if workers == 1 else [batch * k // count for k in range(count + 1)]
     return [slice(lo, hi) for lo, hi in itertools.pairwise(ends) if lo < hi]
 
 

@@ -114,7 +114,11 @@ def solve_rows(
         found = _solve(local, mine, None if start is None else start[rows], gradient)
         return finish(rows, spec.with_parts(mine), found)
 
-    return chunks.solve(part, size, chunk, workers, callback), batch
+    def look() -> dict[str, Any]:
+        one = leaves.take(problem, map.ranks, torch.zeros(1, dtype=torch.int64))
+        return finish(slice(0, 1), one, spec.unsolved(one))
+
+    return chunks.solve(part, look, size, chunk, workers, callback), batch
 
 
 def _plain(parts: dict[str, Tensor]) -> bool:

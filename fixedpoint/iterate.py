@@ -22,6 +22,8 @@ Callback = Callable[[Progress], Any]
 
 _COMPACT_FROM, _WORTH = 8, 0.8
 """Smaller batches, and larger shares of what is still in flight, are not worth re-indexing."""
+_FEW = 0.5
+"""Share of a batch up to which outputs are made for those rows alone that have just finished."""
 
 
 class Iteration:
@@ -192,13 +194,11 @@ def run(
             status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
         finished = done | (status != Status.RUNNING)
         if result is None or last or callback is not None or not equal(finished, done):
-            output = map.output(at, aux, iteration.context)
             if result is None and invalid is not None:
                 status = torch.where(invalid, Status.INVALID, status)
-            x = map.original(at, aux, iteration.context)
-            now = Run(x, output, assessment.residual, status, torch.full_like(status, count))
             fresh = ~done if last or callback is not None else finished & ~done
-            result = _record(result, now, rows, fresh)
+            now = assessment.residual, status, torch.full_like(status, count)
+            result = _record(result, iteration, at, aux, now, rows, fresh)
         if callback is not None:
             residual = result.residual.detach().clone()
             residual = torch.where(result.status == Status.INVALID, torch.nan, residual)
@@ -247,11 +247,24 @@ def _length(t: Tensor, metric: Tensor | None) -> Tensor:
     return torch.linalg.vector_norm(t, dim=1) if metric is None else (metric * t * t).sum(1).sqrt()
 
 
-def _record(result: Run | None, now: Run, rows: Tensor, fresh: Tensor) -> Run:
-    """Write the current batch's `fresh` rows (B,) into the full-size result."""
+def _record(
+    result: Run | None,
+    iteration: Iteration,
+    at: Evaluation,
+    aux: Any,
+    judged: tuple[Tensor, Tensor, Tensor],
+    rows: Tensor,
+    fresh: Tensor,
+) -> Run:
+    """Write the current batch's `fresh` rows (B,) into the full-size result; `judged` ends a `Run`."""
+    map, context = iteration.map, iteration.context
+    index = None if result is None else indices(fresh)
+    if index is not None and len(index) <= _FEW * len(fresh):  # an output may cost more than an evaluation
+        at, aux, judged = leaves.transform(lambda t: t[index], (at, aux, judged))
+        context, rows, index = select_rows(context, index), rows[index], slice(None)  # type: ignore[assignment]
+    now = Run(map.original(at, aux, context), map.output(at, aux, context), *judged)
     if result is None:
         return now
-    index = indices(fresh)
     if index is None:  # inside vmap nothing ever leaves the batch
         return leaves.transform(lambda old, new: freeze(fresh, new, old), result, now)
     place = rows[index]

@@ -30,6 +30,13 @@ def replace(tree: Any, new: Mapping[str, Any]) -> Any:
 
 def transform(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """Apply `function` to every tensor leaf (and to the leaves of `others` at the same places)."""
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
+    if type(tree) is tuple or hasattr(tree, "_fields"):  # most of what there is; PyTorch's own way takes far longer
+        parts = [transform(function, *same) for same in zip(tree, *others, strict=True)]
+        return tuple(parts) if type(tree) is tuple else type(tree)(*parts)
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
     flat, spec = pytree.tree_flatten(tree)
     rest = [pytree.tree_flatten(other)[0] for other in others]
     zipped = zip(flat, *rest, strict=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
 from fixedpoint.context import Reuse
-from fixedpoint.iterate import Callback, Run, run
+from fixedpoint.iterate import Callback, Iteration, Run, run
 from fixedpoint.masks import concrete, freeze, plain, version
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Status
@@ -57,7 +57,7 @@ class SolveSpec:
         problem, invalid = self.with_parts(parts), self.invalid
         if not self.ready:
             problem, invalid = self.screened(problem)
-        context = self.map.setup(problem) if self.reuse is None else self.reuse.setup(self.map, problem)
+        context = self.prepare(problem)
         if invalid is None:
             self.prepared[:] = [(_stamp(parts), context)]
         if self.resume is not None and start is not None:
@@ -75,6 +75,19 @@ class SolveSpec:
             invalid=invalid,
         )
         return result if invalid is None else blank(result, invalid)
+
+    def unsolved(self, problem: Any) -> Run:
+        """What `run` returns looks like, from one evaluation; every instance is INVALID."""
+        iteration = Iteration(self.map, self.prepare(problem), self.accelerator)
+        at, aux = iteration.evaluate()
+        residual, status = iteration.assess(at, aux)
+        x, output = self.map.original(at, aux, iteration.context), self.map.output(at, aux, iteration.context)
+        status = torch.full_like(status, Status.INVALID)
+        return Run(x, output, residual, status, torch.zeros_like(status))
+
+    def prepare(self, problem: Any) -> Any:
+        """The context of a problem."""
+        return self.map.setup(problem) if self.reuse is None else self.reuse.setup(self.map, problem)
 
     def screened(self, problem: Any) -> tuple[Any, Tensor | None]:
         """The problem with unusable rows replaced by a good one, and which they were (None when all are good).

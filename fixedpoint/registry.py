@@ -48,6 +48,8 @@ class Registry:
     def __init__(self, group: str) -> None:
         self.group = group
         self.kind = group.rpartition(".")[2]
+        self._loaded: dict[EntryPoint, tuple[Any, Callable[..., Any]]] = {}
+        """What was loaded, with the module that it came from: to look for it again takes milliseconds."""
 
     def names(self) -> list[str]:
         """Registered names, sorted.
@@ -69,6 +71,9 @@ class Registry:
             hint = f"did you mean {close!r}? " if close else ""
             raise RegistryError(f"no {self._one()} named {name!r}; {hint}Registered: {', '.join(sorted(points))}")
         point = points[name]
+        module, loaded = self._loaded.get(point, (None, None))
+        if loaded is not None and sys.modules.get(point.module) is module:
+            return loaded
         who = f"{self._one()} {name!r} ({point.value})"
         if shadow := _shadow(point):
             raise RegistryError(f"{who} cannot be loaded: {shadow}")
@@ -82,6 +87,7 @@ class Registry:
             raise RegistryError(f"{who} cannot be loaded: {reason}") from error
         if not callable(loaded):
             raise RegistryError(f"{who} cannot be loaded: expected a class or callable, got {loaded!r}")
+        self._loaded[point] = sys.modules.get(point.module), loaded
         return loaded
 
     def create(self, name: str, **options: Any) -> Any:

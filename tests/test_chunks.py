@@ -160,7 +160,7 @@ def test_a_worker_that_is_killed_is_noticed() -> None:
         return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
 
     with pytest.raises(RuntimeError, match=r"^workers: a process was killed \(exit code -9;"):
-        chunks.solve(part, 10, 2, 2, None)
+        chunks.solve(part, lambda: part(slice(0, 1)), 10, 2, 2, None)
 
 
 def test_an_error_that_cannot_be_sent_is_told() -> None:
@@ -176,7 +176,7 @@ def test_an_error_that_cannot_be_sent_is_told() -> None:
         return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
 
     with pytest.raises(RuntimeError, match=r"^Local: lost$"):
-        chunks.solve(part, 10, 2, 2, None)
+        chunks.solve(part, lambda: part(slice(0, 1)), 10, 2, 2, None)
 
 
 def test_workers_share_the_work() -> None:
@@ -184,7 +184,7 @@ def test_workers_share_the_work() -> None:
         number = torch.full((rows.stop - rows.start,), float(os.getpid()), dtype=torch.float64)
         return {"status": number.long(), "residual": number, "evaluations": number.long() * 0 + rows.start}
 
-    found = chunks.solve(part, 12, 2, 3, None)
+    found = chunks.solve(part, lambda: part(slice(0, 1)), 12, 2, 3, None)
     assert len(set(found["residual"].tolist())) == 3
 
 

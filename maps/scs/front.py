@@ -38,6 +38,8 @@ def solve(
     rho_x: float = 1e-6,
     zero_cone_factor: float = 1000.0,
     tau_factor: float = 10.0,
+    weights: Sequence[float] | None = None,
+    eliminate: bool = False,
     linear_solver: str = "auto",
     precision: Literal["full", "mixed"] = "full",
     warm_start: Sequence[Any] | None = None,
@@ -60,8 +62,9 @@ def solve(
             1e-7, and 1e-5 in float32.
         max_evaluations: most evaluations per instance.
         check_interval: evaluations from one check to the next; the scs package checks every 25.
-        normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, linear_solver: see `SCS`. Where a
-            batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors them once.
+        normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, weights, eliminate, linear_solver:
+            see `SCS`. Where a batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors
+            them once.
         precision: "full" iterates in the program's dtype; "mixed" in float32 as far as that carries, which takes half
             the time, and goes on in float64 with the instances that need more. What is returned, and every claim, is
             computed in the program's dtype either way.
@@ -105,6 +108,8 @@ def solve(
         alpha=alpha,
         rho_x=rho_x,
         tau_factor=tau_factor,
+        weights=weights,
+        eliminate=eliminate,
         adaptive_scale=adaptive_scale,
         error_weights=(eps_abs / tolerance, eps_rel / tolerance) if tolerance > 0 else (1.0, 1.0),
         eps_infeas=eps_infeas,

@@ -13,7 +13,7 @@ from maps.scs.program import ConeProgram
 
 
 def kkt_terms(
-    program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, *, homogeneous: bool = False
+    program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, *, homogeneous: bool = False, cones: bool = True
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Violation and size of each optimality condition, infinity norms.
 
@@ -21,16 +21,17 @@ def kkt_terms(
         program: a batch, or a single one.
         x, y, s: (B, n), (B, m), (B, m).
         homogeneous: with b = 0 and c = 0, as for certificates.
+        cones: whether distances from the cones are asked for.
 
     Returns:
         name -> ((B,) violation, (B,) size of its largest term), for "primal" (Ax + s = b), "dual" (Px + A'y + c = 0),
         "gap" (x'Px + c'x + b'y = 0), "cone" (distance of s to K) and "dual cone" (distance of y to K*).
     """
-    return {name: (_norm(v), size) for name, (v, size) in _conditions(program, x, y, s, homogeneous).items()}
+    return {name: (_norm(v), size) for name, (v, size) in _conditions(program, x, y, s, homogeneous, cones).items()}
 
 
 def _conditions(
-    program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, homogeneous: bool = False
+    program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, homogeneous: bool = False, cones: bool = True
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """As `kkt_terms`, the violations (B, k) themselves."""
     A, b, c = program.A, program.b.expand(s.shape), program.c.expand(x.shape)
@@ -40,13 +41,14 @@ def _conditions(
     Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
     xPx, cx, by = ((u * v).sum(1, keepdim=True) for u, v in ((x, Px), (c, x), (b, y)))
     cone: ProductCone = program.cone
-    conditions = {
+    conditions: dict[str, tuple[Tensor, tuple[Tensor, ...]]] = {
         "primal": (Ax + s - b, (Ax, s, b)),
         "dual": (Px + Aty + c, (Px, Aty, c)),
         "gap": (xPx + cx + by, (xPx, cx, by)),
-        "cone": (s - cone.project(s), (s,)),
-        "dual cone": (y - cone.project_dual(y), (y,)),
     }
+    if cones:
+        conditions["cone"] = s - cone.project(s), (s,)
+        conditions["dual cone"] = y - cone.project_dual(y), (y,)
     return {
         name: (violation, torch.stack([_norm(part) for part in parts]).amax(0))
         for name, (violation, parts) in conditions.items()

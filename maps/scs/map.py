@@ -13,7 +13,7 @@ wheel's k + 1 iterations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from fixedpoint.adjoint import warn_instances, warn_untrusted
 from fixedpoint.masks import freeze, somewhere
 from fixedpoint.settings import Setting
 from maps.cones import ConeSpec, ProductCone
-from maps.scs import adaptive, adjoint, linear_systems, settings, termination
+from maps.scs import adaptive, adjoint, eliminated, linear_systems, settings, termination
 from maps.scs.faults import faults
 from maps.scs.matrix import entries
 from maps.scs.preparation import homogeneous, metric, prepare
@@ -54,6 +54,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         alpha: SCS's relaxation, in (0, 2).
         rho_x: weight of x, > 0.
         tau_factor: weight of tau (SCS: 10), > 0. Large values behave as tau fixed at 1.
+        weights: (m - equations,) positive numbers, one for each row that is not an equation, where R_y is weights /
+            scale; None: all 1. Rows of a cone that is not separable have one weight.
+        eliminate: the limit rho_x -> 0, zero_cone_factor -> infinity (`eliminated`): x and the duals of equations are
+            solved for exactly in every step and leave the state, which has one number for each inequality and one for
+            tau. Fewer numbers to move, store and learn; `rho_x` and `zero_cone_factor` have no say. Not with
+            `adaptive_scale`, nor with the linear solvers "sparse" and "cg".
         adaptive_scale: let a solve change the scale of each instance, by SCS's scalar rule; it then has a
             factorization of its own.
         error_weights: (absolute, relative), >= 0 and not both 0.
@@ -88,6 +94,8 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         alpha: float = 1.5,
         rho_x: float = 1e-6,
         tau_factor: float = 10.0,
+        weights: Sequence[float] | None = None,
+        eliminate: bool = False,
         adaptive_scale: bool = False,
         error_weights: tuple[float, float] = (1.0, 1.0),
         eps_infeas: float = 1e-7,
@@ -96,7 +104,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         dtype: torch.dtype | None = None,
         features: int = 0,
     ) -> None:
-        coordinates = {
+        coordinates: dict[str, Any] = {
             "normalize": normalize,
             "scale": scale,
             "zero_cone_factor": zero_cone_factor,
@@ -106,6 +114,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             "adaptive_scale": adaptive_scale,
         }
         others = {
+            "eliminate": eliminate,
             "error_weights": error_weights,
             "eps_infeas": eps_infeas,
             "check_interval": check_interval,
@@ -115,13 +124,21 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         settings.check({"n": n, **coordinates, **others})
         self.cone = ProductCone(cones)
         self.n, self.m = n, self.cone.dim
-        self.step = Step(n, self.cone, alpha)
+        self.weights = None if weights is None else settings.row_weights(weights, self.cone)
+        if weights is not None:
+            coordinates["weights"] = [float(weight) for weight in weights]
+        self.first = n + self.cone.equalities if eliminate else 0
+        """Of (x, y, tau) the first coordinate that the state has."""
+        if eliminate:
+            coordinates = {k: v for k, v in coordinates.items() if k not in ("rho_x", "zero_cone_factor")}
+            coordinates["eliminate"] = True
+        self.step = Step(n + self.cone.equalities - self.first, self.cone, alpha)
         self.normalize, self.alpha, self.error_weights = normalize, alpha, error_weights
         self.scale, self.zero_cone_factor, self.rho_x, self.tau_factor = scale, zero_cone_factor, rho_x, tau_factor
         self.adaptive_scale, self.eps_infeas, self.linear_solver = adaptive_scale, eps_infeas, linear_solver
         self.check_interval, self.dtype = check_interval, dtype
         self.signature = Signature(
-            size=n + self.m + 1,
+            size=n + self.m + 1 - self.first,
             features=features,
             traits=frozenset({"nonexpansive", "averaged", "homogeneous"}),
             averagedness=alpha / 2,
@@ -159,7 +176,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         context = prepare(self, problem, earlier)
         if self.adaptive_scale:
             rows = context.rows
-            _, inner = self._first(self._origin(context), torch.zeros_like(rows.g), context)
+            _, inner = self._from_origin(context)
             history = adaptive.begin(self.scale, self._sizes(inner, context))
             context = context._replace(rows=rows._replace(history=history))
         return context
@@ -175,7 +192,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def initial(self, context: Context) -> Tensor:
         """The state after SCS's iteration 0 from (0, 0, 1): no linear solve is needed for it."""
-        return self._first(self._origin(context), torch.zeros_like(context.rows.g), context)[0]
+        return self._from_origin(context)[0]
 
     def resume(self, output: ConicPoint, context: Context) -> Tensor:
         """The state after SCS's iteration 0 from a point; the cold one for instances whose point is not finite.
@@ -195,19 +212,19 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         return self._first(v, self._solve(v, context), context)[0]
 
     def retract(self, x: Tensor, context: Context) -> Tensor:
-        """V scaled to length sqrt(n + m + 1); 0 stays 0."""
+        """V scaled to length sqrt(its size), as SCS does; 0 stays 0."""
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return x * (self.signature.size**0.5 / torch.where(length > 0, length, torch.ones_like(length)))
 
     def normalized(self, x: Tensor, context: Context) -> Tensor:
-        """(B, n + m) v / v_tau without its last entry; inf where v_tau vanishes or is negative (kappa > 0)."""
+        """(B, l - 1) v / v_tau without its last entry; inf where v_tau vanishes or is negative (kappa > 0)."""
         tau = x[:, -1:]
         there = tau > TAU_FLOOR * torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return torch.where(there, x[:, :-1] / torch.where(there, tau, torch.ones_like(tau)), torch.inf)
 
     def metric(self, context: Context) -> Tensor:
         """R."""
-        return self._metric(context).expand(context.rows.g.shape[0], -1)
+        return self._metric(context)[..., self.first :].expand(context.rows.g.shape[0], -1)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """One step of SCS."""
@@ -215,9 +232,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, Inner]:
         """One step of SCS and the inner point it went through."""
-        rows = context.rows
+        rows, R = context.rows, self._metric(context)[..., self.first :]
         p = self._solve(x, context)
-        return self.step(x, p, rows.g, rows.weighted, rows.curvature, self._metric(context), rows.bounds)
+        return self.step(x, p, rows.g[:, self.first :], rows.weighted, rows.curvature, R, rows.bounds)
 
     def assess(self, evaluation: Evaluation, aux: Inner, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
@@ -249,7 +266,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
             x = x + freeze(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
-            rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b))
+            rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b, self.first))
         return Adaptation(context._replace(rows=rows), x, fx, changed)
 
     def original(self, at: Evaluation, aux: Inner, context: Context) -> Tensor:
@@ -265,8 +282,11 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         """x, y, s in the original units."""
         D, E, sigma = context.rows.scaling
         scale = _safe(aux.last) * sigma
-        x, y, _ = aux.u.split([self.n, self.m, 1], 1)
-        return ConicPoint(E * x / scale, D * y / scale, aux.slack(self._metric(context))[:, self.n : -1] / (D * scale))
+        whole = self._whole(aux, context)
+        x, y, _ = whole.u.split([self.n, self.m, 1], 1)
+        return ConicPoint(
+            E * x / scale, D * y / scale, whole.slack(self._metric(context))[:, self.n : -1] / (D * scale)
+        )
 
     def implicit_vjp(self, x_star: Tensor, context: Context, cotangent: Tensor) -> ConeProgram:
         """See `FixedPointMap.implicit_vjp`; warnings as for `output_vjp`."""
@@ -297,35 +317,52 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         D, E, sigma = context.rows.scaling
         R_y = self._metric(context)[..., self.n : -1]
         x, y, s = point
-        return torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
+        v = torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
+        return v[:, self.first :]
+
+    def _whole(self, aux: Inner, context: Context) -> Inner:
+        """The inner point with the coordinates that the state does not have."""
+        if not self.first:
+            return aux
+        free = eliminated.free(aux, self._metric(context), context)
+        return aux._replace(v=torch.cat([free, aux.v], 1), half=torch.cat([torch.zeros_like(free), aux.half], 1))
 
     def _sizes(self, aux: Inner, context: Context) -> termination.Sizes:
         """Of the inner point."""
-        rows, shared = context.rows, context.shared
+        rows, shared, R = context.rows, context.shared, self._metric(context)
+        if self.first:
+            return eliminated.sizes(aux, R, context)
         data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
-        s = aux.slack(self._metric(context))[:, self.n : -1]
+        s = aux.slack(R)[:, self.n : -1]
         return termination.sizes(data, rows.units, rows.scaling.sigma, x, y, s, tau)
 
     def _metric(self, context: Context) -> Tensor:
-        """(l,) or (B, l) R."""
+        """(n + m + 1,) or (B, n + m + 1) R."""
         return context.rows.R if context.shared.R is None else context.shared.R
 
     def _solve(self, v: Tensor, context: Context) -> Tensor:
-        """(B, n + m) p = K^{-1} (R_x v_x, -R_y v_y)."""
-        system = context.shared.system or context.rows.system
+        """(B, l - 1) p = K^{-1} (R_x v_x, -R_y v_y)."""
         weight = self._metric(context)[..., :-1]
+        if self.first:
+            return eliminated.solve(v[:, :-1], weight, context)
+        system = context.shared.system or context.rows.system
         sign = torch.cat([v.new_ones(self.n), v.new_full((self.m,), -1.0)])
         return system.solve(weight * sign * v[:, :-1])
 
     def _origin(self, context: Context) -> Tensor:
         """(B, l) the cold v = (0, 0, 1)."""
-        g = context.rows.g
+        g = context.rows.g[:, self.first :]
         return torch.cat([torch.zeros_like(g), torch.ones_like(g[:, :1])], 1)
+
+    def _from_origin(self, context: Context) -> tuple[Tensor, Inner]:
+        """SCS's iteration 0 from the cold v."""
+        v = self._origin(context)
+        return self._first(v, torch.zeros_like(v[:, :-1]), context)
 
     def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Inner]:
         """SCS's iteration 0: a step with tau held at 1."""
-        half = torch.cat([p - v[:, :-1] - context.rows.g, 1 - v[:, -1:]], 1)
+        half = torch.cat([p - v[:, :-1] - context.rows.g[:, self.first :], 1 - v[:, -1:]], 1)
         return self.step.second(v, half, context.rows.bounds, first=True)
 
 

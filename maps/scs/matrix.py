@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -158,6 +158,22 @@ def transposed_times(matrix: Matrix, vector: Tensor) -> Tensor:
     if isinstance(matrix, SparseMatrix):
         return matrix.product(vector, transposed=True)
     return times(matrix.mT, vector)
+
+
+def rows_from(matrix: Matrix, first: int) -> Matrix:
+    """The rows from `first` on."""
+    if isinstance(matrix, SparseMatrix):
+        start, pattern = _pattern_from(matrix.pattern, first)
+        return SparseMatrix(matrix.values[..., start:], pattern)
+    return matrix[..., first:, :]
+
+
+@lru_cache(maxsize=64)
+def _pattern_from(pattern: Pattern, first: int) -> tuple[int, Pattern]:
+    """(how many entries lie before row `first`, the pattern of the rows from there on)."""
+    start = int(np.searchsorted(pattern.rows, first))
+    m, n = pattern.shape
+    return start, Pattern(pattern.rows[start:] - first, pattern.columns[start:], (m - first, n))
 
 
 def expanded(matrix: Matrix, batch: int) -> Matrix:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fixedpoint import Context
+from fixedpoint import Context, leaves
 from fixedpoint.masks import constant, version
-from maps.scs import linear_systems, scaling
+from maps.scs import eliminated, linear_systems, scaling
 from maps.scs.linear_systems import LinearSystem
 from maps.scs.matrix import SparseMatrix, dense, expanded, sparse, symmetrized, to_dtype
 from maps.scs.program import ConeProgram
@@ -29,32 +29,48 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
         problem: a batch.
         earlier: prepared by the same map; what it shares is taken over where A and P are the same tensors.
     """
-    batch, dtype = problem.batch or 1, map.dtype or problem.b.dtype
+    dtype, known = map.dtype or problem.b.dtype, None if earlier is None else (earlier.shared, earlier.rows.scaling)
+    if not map.first or dtype == torch.float64 or problem.A.ndim == 3:
+        return _prepare(map, problem, dtype, known)
+    if earlier is not None:  # K is close to a singular matrix: its factor is made in double precision, then rounded
+        known = earlier.shared.exact, earlier.rows.scaling
+    exact = _prepare(map, problem, torch.float64, known)
+    rounded = leaves.transform(lambda t: t.to(dtype) if t.is_floating_point() else t, (exact.rows, exact.shared))
+    return Context(rounded[0], rounded[1]._replace(exact=exact.shared), problem)
+
+
+def _prepare(map: SCS, problem: ConeProgram, dtype: torch.dtype, known: tuple[Shared, Scaling] | None) -> Context:
+    """In one dtype; `known` are what an earlier batch shared and its diagonals."""
+    batch = problem.batch or 1
     b, c = (part.expand(batch, -1).to(dtype) for part in (problem.b, problem.c))
-    if earlier is not None and _fits(earlier, problem, dtype):
-        raw, (D, E, _) = Data(earlier.shared.A, None, b, c), (part[:1] for part in earlier.rows.scaling)
+    if known is not None and _fits(known[0], problem, dtype):
+        shared, diagonals = known
+        raw, (D, E) = Data(shared.A, None, b, c), (part[:1].to(dtype) for part in diagonals[:2])
         diagonals = scaling.with_sigma(raw, D, E) if map.normalize == "shared" else scaling.identity(raw)
-        return _with_rows(map, problem, raw, _expanded_rows(diagonals, raw), earlier.shared)
+        return _with_rows(map, problem, raw, _expanded_rows(diagonals, raw), shared)
     P = None if problem.P is None else to_dtype(symmetrized(problem.P), dtype)
     raw = Data(to_dtype(problem.A, dtype), P, b, c)
     diagonals, data = _scaled(map, raw, problem)
-    shared = not map.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
+    one = not map.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
     kind = map.linear_solver
     if kind == "auto":
-        kind = linear_systems.choose(problem.patterns["A"], problem.patterns.get("P"), 1 if shared else batch)
-    data = _laid_out(data if shared else _expanded(data, batch), kind, problem)
-    R = metric(map, torch.full_like(data.c[: 1 if shared else batch, 0], map.scale))
-    R_y = R[0, map.n : -1] if shared else R[:, map.n : -1]
-    system = linear_systems.factor(kind, data.A, data.P, R_y, map.rho_x)
-    if shared:
-        return _with_rows(map, problem, raw, diagonals, Shared(kind, data.A, data.P, system, R[0], _stamp(problem)))
-    return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
+        kind = linear_systems.choose(problem.patterns["A"], problem.patterns.get("P"), 1 if one else batch)
+    data = _laid_out(data if one else _expanded(data, batch), kind, problem)
+    R = metric(map, torch.full_like(data.c[: 1 if one else batch, 0], map.scale))
+    R_y, rho_x = R[..., map.n : -1], eliminated.WEIGHT if map.first else map.rho_x
+    weightless = map.cone.equalities if map.first else None
+    system = linear_systems.factor(kind, data.A, data.P, R_y[0] if one else R_y, rho_x, weightless=weightless)
+    if not one:
+        return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
+    response = eliminated.Response.of(system, data.A, R[0], map.first) if map.first else None
+    shared = Shared(kind, data.A, data.P, system, R[0], response, _stamp(problem))
+    return _with_rows(map, problem, raw, diagonals, shared)
 
 
-def _fits(earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
+def _fits(shared: Shared, problem: ConeProgram, dtype: torch.dtype) -> bool:
     """Whether what an earlier batch shared is this one's too."""
     stamp = _stamp(problem)
-    return earlier.rows.g.dtype == dtype and stamp is not None and stamp == earlier.shared.stamp
+    return stamp is not None and stamp == shared.stamp and shared.A.dtype == dtype
 
 
 def _stamp(problem: ConeProgram) -> tuple[Any, ...] | None:
@@ -90,9 +106,10 @@ def _rows(map: SCS, problem: ConeProgram, data: Data, diagonals: Scaling, system
     return Rows(
         data=data,
         scaling=diagonals,
-        units=Units.of(data, diagonals, scaled=map.normalize is not False),
+        units=Units.of(data, diagonals, map.cone.equalities, scaled=map.normalize is not False),
         system=system if own else None,
-        **homogeneous(system, R, data.c, data.b),
+        among=eliminated.among(system, map.first) if own and map.first else None,
+        **homogeneous(system, R, data.c, data.b, map.first),
         R=R if own else None,
         bounds=map.cone.rescaled(diagonals.D),
         weights=Weights(*(part.expand(len(data.b)).to(data.b.dtype) for part in _weights(problem))),
@@ -110,15 +127,20 @@ def metric(map: SCS, scale: Tensor) -> Tensor:
     batch = len(scale)
     rows = 1 / scale[:, None].expand(-1, map.m)
     zero = torch.arange(map.m, device=scale.device) < map.cone.equalities
-    rows = torch.where(zero, rows / map.zero_cone_factor, rows)
-    return torch.cat([scale.new_full((batch, map.n), map.rho_x), rows, scale.new_full((batch, 1), map.tau_factor)], 1)
+    if map.weights is not None:
+        rows = rows * torch.cat([map.weights.new_ones(map.cone.equalities), map.weights]).to(rows)
+    if map.first:
+        rows, rho_x = torch.where(zero, eliminated.WEIGHT, rows), eliminated.WEIGHT
+    else:
+        rows, rho_x = torch.where(zero, rows / map.zero_cone_factor, rows), map.rho_x
+    return torch.cat([scale.new_full((batch, map.n), rho_x), rows, scale.new_full((batch, 1), map.tau_factor)], 1)
 
 
-def homogeneous(system: LinearSystem, R: Tensor, c: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """`Rows.g`, `weighted` and `curvature`."""
+def homogeneous(system: LinearSystem, R: Tensor, c: Tensor, b: Tensor, first: int) -> dict[str, Tensor]:
+    """`Rows.g`, `weighted` and `curvature`; `first` as for the map."""
     g = system.solve(torch.cat([c, -b], 1))
-    weighted = R[..., :-1] * g
-    return {"g": g, "weighted": weighted, "curvature": R[..., -1:] + (weighted * g).sum(1, keepdim=True)}
+    weighted = R[..., first:-1] * g[:, first:]
+    return {"g": g, "weighted": weighted, "curvature": R[..., -1:] + (weighted * g[:, first:]).sum(1, keepdim=True)}
 
 
 def _scaled(map: SCS, raw: Data, problem: ConeProgram) -> tuple[Scaling, Data]:

@@ -98,7 +98,7 @@ def judged(
     Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
     objective = freeze(invalid, torch.full_like(x[:, 0], torch.nan), ((0.5 * Px + program.c) * x).sum(-1))
     with torch.no_grad():
-        terms = kkt_terms(program, *point)
+        terms = kkt_terms(program, *point, cones=False)  # s and y are projections
         violation = {name: terms[name][0] for name in ("primal", "dual", "gap")}
         limits = {name: slack * (eps_abs + eps_rel * terms[name][1]) for name in violation}
         kept = torch.stack([violation[name] <= limit for name, limit in limits.items()]).all(0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from maps.cones import ProductCone
 from maps.scs.linear_systems import KINDS
 
 
@@ -23,6 +26,13 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError(f'normalize: expected True, False or "shared", got {settings["normalize"]!r}')
     if not isinstance(settings["adaptive_scale"], bool):
         raise ValueError(f"adaptive_scale: expected True or False, got {settings['adaptive_scale']!r}")
+    eliminate = settings["eliminate"]
+    if not isinstance(eliminate, bool):
+        raise ValueError(f"eliminate: expected True or False, got {eliminate!r}")
+    if eliminate and settings["adaptive_scale"]:
+        raise ValueError("eliminate: it needs a scale that stays what it is, so adaptive_scale=False")
+    if eliminate and settings["linear_solver"] in ("sparse", "cg"):
+        raise ValueError(f'eliminate: not with linear_solver="{settings["linear_solver"]}", use "auto"')
     alpha, weights, interval = settings["alpha"], settings["error_weights"], settings["check_interval"]
     if not _is_number(alpha) or not 0 < alpha < 2:
         raise ValueError(f"alpha: expected a number in (0, 2), got {alpha!r}")
@@ -36,6 +46,28 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError(f"dtype: expected torch.float32, torch.float64 or None, got {settings['dtype']!r}")
     if settings["linear_solver"] not in KINDS:
         raise ValueError(f"linear_solver: expected one of {', '.join(KINDS)}, got {settings['linear_solver']!r}")
+
+
+def row_weights(weights: Sequence[float], cone: ProductCone) -> Tensor:
+    """(m - equations,) float64 the weights of rows that are not equations, checked.
+
+    Raises:
+        ValueError: another number of them, one that is not positive and finite, different ones inside a block.
+    """
+    found = torch.as_tensor(weights, dtype=torch.float64)
+    count = cone.dim - cone.equalities
+    if found.shape != (count,):
+        raise ValueError(f"weights: expected {count} numbers, one for each inequality, got {tuple(found.shape)}")
+    if wrong := [i for i, weight in enumerate(found.tolist()) if not 1e-100 < weight < 1e100]:
+        raise ValueError(
+            f"weights: expected positive numbers, got {float(found[wrong[0]])!r} for inequality {wrong[0]}"
+        )
+    whole = torch.cat([found.new_ones(cone.equalities), found])[None]
+    uneven = (cone.share_within_blocks(whole, "max", box=True) != whole)[0].nonzero()
+    if len(uneven):
+        row = int(uneven[0]) - cone.equalities
+        raise ValueError(f"weights: expected one weight for all rows of a block, but that of inequality {row} differs")
+    return found
 
 
 def _is_number(value: object) -> bool:

@@ -28,7 +28,7 @@ class Inner(NamedTuple):
     """By-products of a step, from which x, y, s and tau are read at checks alone."""
 
     v: Tensor
-    """(B, l) the state."""
+    """(B, l) the state; l is n + m + 1, or less where the map eliminates."""
     half: Tensor
     """(B, l) u~ - v."""
     tail: Tensor
@@ -60,14 +60,16 @@ class Rows(NamedTuple):
     scaling: Scaling
     units: Units
     system: LinearSystem | None
+    among: Any
+    """Solves for the inequalities alone, where the map eliminates: see `condensed.Among`."""
     g: Tensor
     """(B, n + m) K^{-1} (c, -b)."""
     weighted: Tensor
-    """(B, n + m) R g."""
+    """(B, l - 1) R g, of the coordinates that the state has."""
     curvature: Tensor
     """(B, 1) tau_factor + g'R g."""
     R: Tensor | None
-    """(B, l)"""
+    """(B, n + m + 1)"""
     bounds: Tensor | None
     """(B, 2, k) of the box, scaled."""
     weights: Weights
@@ -83,6 +85,10 @@ class Shared(NamedTuple):
     P: Any = None
     system: LinearSystem | None = None
     R: Tensor | None = None
-    """(l,)"""
+    """(n + m + 1,)"""
+    response: Any = None
+    """`eliminated.Response`, where the map eliminates."""
     stamp: tuple[Any, ...] | None = None
     """Of the A and P that this was made from, for `setup_from`."""
+    exact: Any = None
+    """The same in double precision, where that was needed."""

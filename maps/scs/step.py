@@ -14,14 +14,13 @@ class Step:
     """f(v) from p = K^{-1} (R_x v_x, -R_y v_y).
 
     Args:
-        n: variables.
+        free: coordinates in front that a projection leaves as they are: x, and duals of equations.
         cone: K.
         alpha: relaxation.
     """
 
-    def __init__(self, n: int, cone: ProductCone, alpha: float) -> None:
-        self.free = n + cone.equalities
-        """Coordinates in front that a projection leaves as they are: x, and duals of equations."""
+    def __init__(self, free: int, cone: ProductCone, alpha: float) -> None:
+        self.free = free
         self.cone = ProductCone({key: value for key, value in cone.spec.items() if key != "z"})
         self.alpha = alpha
 

@@ -29,15 +29,16 @@ class Units(NamedTuple):
     """(B,) the largest entry of the original b."""
     c: Tensor
     """(B,) and of c."""
+    b_z: Tensor
+    """(B,) the largest entry of b among the equations."""
 
     @classmethod
-    def of(cls, data: Data, scaling: Scaling, *, scaled: bool) -> Units:
-        """For scaled data (or, unless `scaled`, for data that was left as it is)."""
+    def of(cls, data: Data, scaling: Scaling, equations: int, *, scaled: bool) -> Units:
+        """For scaled data (or, unless `scaled`, for data that was left as it is) with so many equations in front."""
         D, E, sigma = scaling
-        if not scaled:
-            return cls(None, None, largest(data.b), largest(data.c))
-        rows, columns = 1 / (D * sigma), 1 / (E * sigma)
-        return cls(rows, columns, largest(rows * data.b), largest(columns * data.c))
+        rows, columns = (1 / (D * sigma), 1 / (E * sigma)) if scaled else (None, None)
+        b = data.b if rows is None else rows * data.b
+        return cls(rows, columns, largest(b), size(data.c, columns), largest(b[:, :equations]))
 
 
 class Sizes(NamedTuple):
@@ -70,10 +71,6 @@ def sizes(data: Data, units: Units, sigma: Tensor, x: Tensor, y: Tensor, s: Tens
         units: of the scaling, and its sigma (B, 1).
         x: (B, n) scaled iterate; y and s (B, m); tau (B, 1).
     """
-
-    def size(t: Tensor, unit: Tensor | None) -> Tensor:
-        return largest(t if unit is None else unit * t)
-
     Ax, Aty = times(data.A, x), transposed_times(data.A, y)
     Px = None if data.P is None else times(data.P, x)
     ray, one = Ax + s, tau[:, 0]
@@ -160,6 +157,11 @@ def certificate(of: Sizes, sigma: Tensor, weights: Weights, tolerance: float) ->
     status = torch.full_like(of.cx, Status.RUNNING, dtype=torch.int64)
     status = torch.where(separates & (plane < tolerance), Status.PRIMAL_INFEASIBLE, status)
     return torch.where(falls & (ray < tolerance), Status.DUAL_INFEASIBLE, status)
+
+
+def size(t: Tensor, unit: Tensor | None) -> Tensor:
+    """(B,) infinity norm of unit * t (B, k)."""
+    return largest(t if unit is None else unit * t)
 
 
 def largest(t: Tensor) -> Tensor:

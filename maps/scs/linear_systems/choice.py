@@ -41,7 +41,9 @@ def choose(A: Pattern, P: Pattern | None, copies: int) -> str:
     return "sparse" if copies <= _FACTORS else "cg"
 
 
-def factor(kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float) -> LinearSystem:
+def factor(
+    kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float, *, weightless: int | None = None
+) -> LinearSystem:
     """Prepare K for a batch, or once for a shared A and P.
 
     Args:
@@ -50,6 +52,7 @@ def factor(kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float) ->
         P: (B, n, n) or (n, n), like A; None for 0.
         R_y: (m,) positive, or (B, m).
         rho_x: positive.
+        weightless: None, or how many rows in front have an R_y that, like rho_x, is next to nothing.
 
     Raises:
         FactorizationError: no instance's factor reproduced a known solution.
@@ -57,9 +60,9 @@ def factor(kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float) ->
     if kind == "dense":
         assert not isinstance(A, SparseMatrix)
         assert not isinstance(P, SparseMatrix)
-        return dense.factor(A, P, R_y, rho_x)
+        return (dense.factor if weightless is None else dense.invert)(A, P, R_y, rho_x)
     assert isinstance(A, SparseMatrix)
     assert P is None or isinstance(P, SparseMatrix)
     if kind == "condensed":
-        return condensed.factor(A, P, R_y, rho_x)
+        return condensed.factor(A, P, R_y, rho_x, weightless)
     return (sparse.factor if kind == "sparse" else conjugate_gradients.prepare)(A, P, R_y, rho_x)

@@ -18,13 +18,15 @@ from torch import Tensor
 from fixedpoint.masks import constant
 from maps.scs.linear_systems import dense
 from maps.scs.linear_systems.constant import apply, host, kkt_product
-from maps.scs.linear_systems.elimination import DENSE, SPARSE, Plan, plan
+from maps.scs.linear_systems.elimination import DENSE, SPARSE, Excerpt, Plan, excerpt, plan
 from maps.scs.matrix import Pattern, SparseMatrix, to_dtype
 
 OWN_EDGE, OWN_ENTRY = 6.0, 0.4
 """Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
 ratios matter.)"""
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
+_WEIGHTLESS = 1e-10
+"""The same in double precision where x and equations have next to no weight: as much is lost by that anyway."""
 
 
 class Condensed(NamedTuple):
@@ -41,7 +43,7 @@ class Condensed(NamedTuple):
     """What belongs to instances; the operator has inside it what is shared."""
     refined: Tensor | None = None
     """(B, 1) bool: where a step of refinement follows; None: nowhere, or inside the operator."""
-    dense: dense.Dense | None = None
+    dense: dense.Dense | dense.Inverse | None = None
     direct: Tensor | None = None
     """(B, 1) bool: who is solved by `dense` instead."""
 
@@ -55,6 +57,27 @@ class Condensed(NamedTuple):
             solution = torch.where(self.direct, self.dense.solve(right), solution)
         return solution
 
+    def among(self, first: int) -> Among | None:
+        """K^{-1} from the unknowns from `first` on to themselves; None where the whole of it does no more."""
+        if self.A.ndim == 2 or self.refined is not None or self.direct is not None:
+            return None
+        found = excerpt(self.operator.args[0], first)
+        *rounds, multiplier, reciprocal, core = self.factors
+        kept = [part[:, which] for part, which in zip(rounds, found.places, strict=True)]
+        tail = (multiplier[:, found.in_block], reciprocal[:, found.in_block], core)
+        return Among(partial(_solve_each, found), (*kept, *tail))
+
+
+class Among(NamedTuple):
+    """An excerpt of the factors of a batch of matrices."""
+
+    operator: Any
+    factors: tuple[Tensor, ...]
+
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, k) -> (B, k)."""
+        return apply(self.operator, right, *self.factors)
+
 
 def cheaper(A: Pattern, P: Pattern | None, copies: int) -> bool:
     """Whether a solve costs half as much as one with the dense reduced system, or less."""
@@ -65,11 +88,14 @@ def cheaper(A: Pattern, P: Pattern | None, copies: int) -> bool:
     return OWN_EDGE * found.edges + OWN_ENTRY * (core**2 + 2 * core * block) <= OWN_ENTRY * (n * n + 2 * n * m) / 2
 
 
-def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Condensed | dense.Dense:
+def factor(
+    A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, weightless: int | None
+) -> Condensed | dense.Dense | dense.Inverse:
     """See `linear_systems.factor`; instances whose condensation is not accurate get a dense factor."""
+    direct: Any = dense.factor if weightless is None else dense.invert
     if not all(constant(t) for t in (A.values, R_y, *(() if P is None else (P.values,)))):
-        return dense.factor(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
-    found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2)
+        return direct(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
+    found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2, equations=weightless or 0)
     R_y = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     with torch.no_grad():
         values = _entries(found, A, P, R_y, rho_x)
@@ -86,9 +112,11 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
         target = kkt_product(A, P, R_y, rho_x, known)
         whole = torch.isfinite(target).all(1)  # other rows are somebody else's to report
 
+        limit = max(_TOLERANCE[R_y.dtype], 0.0 if weightless is None else _WEIGHTLESS)
+
         def inexact(system: Condensed) -> Tensor:
             error = (system.solve(target) - known).abs().amax(1)
-            return whole & ~(error <= _TOLERANCE[R_y.dtype])
+            return whole & ~(error <= limit)
 
         wrong = inexact(system)
         if bool(wrong.any()):
@@ -99,7 +127,7 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
             wrong = inexact(system)
     if not bool(wrong.any()):
         return system
-    full = dense.factor(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
+    full = direct(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
     return full if A.ndim == 2 or bool(wrong.all()) else system._replace(dense=full, direct=wrong[:, None])
 
 
@@ -133,8 +161,12 @@ def _eliminate(found: Plan, values: Tensor, A: Tensor) -> tuple[Tensor, ...]:
     reciprocal, core = 1 / values[:, torch.from_numpy(found.block)], values[:, torch.from_numpy(found.core_entry)]
     between = values[:, torch.from_numpy(found.block_entry)] if found.given is None else found.given.view(A)
     multiplier = (between * reciprocal[:, :, None]).contiguous()
-    variables = int(np.searchsorted(found.core, found.n))
-    return (*factors, multiplier, reciprocal, _inverse(core - multiplier.mT @ between, variables))
+    rest = core - multiplier.mT @ between
+    weak = found.core[(found.core >= found.n) & (found.core < found.n + found.equations)]
+    inverse = (
+        torch.linalg.inv_ex(rest).inverse if len(weak) else _inverse(rest, int(np.searchsorted(found.core, found.n)))
+    )
+    return (*factors, multiplier, reciprocal, inverse)
 
 
 def _inverse(matrix: Tensor, n: int) -> Tensor:
@@ -157,11 +189,12 @@ def _positive_inverse(matrix: Tensor) -> Tensor:
     return torch.cholesky_inverse(lower)  # nobody differentiates it here
 
 
-def _solve_each(found: Plan, right: Tensor, *factors: Tensor) -> Tensor:
-    """K^{-1} right with a K per instance."""
+def _solve_each(found: Plan | Excerpt, right: Tensor, *factors: Tensor) -> Tensor:
+    """K^{-1} right with a K per instance; unknowns beyond the right side's have a 0 there, and are left out."""
     *rounds, multiplier, reciprocal, core_inverse = factors
     steps, block, core = found.tensors
-    x = right.clone()
+    width = right.shape[1]
+    x = right.clone() if width == found.size else torch.nn.functional.pad(right, (0, found.size - width))
     for (_, pivot, other), edges in zip(steps, rounds[::2], strict=True):
         x.index_add_(1, other, edges * x[:, pivot], alpha=-1)
     inner, centre = x[:, block], x[:, core]
@@ -176,7 +209,7 @@ def _solve_each(found: Plan, right: Tensor, *factors: Tensor) -> Tensor:
     ):
         x[:, pivots] = x[:, pivots] * scale
         x.index_add_(1, pivot, edges * x[:, other], alpha=-1)
-    return x
+    return x[:, :width]
 
 
 class _Shared:

@@ -84,6 +84,47 @@ class Dense(NamedTuple):
         return solution
 
 
+class Inverse(NamedTuple):
+    """The inverse of K, with one step of refinement, for K that has no reduced system: equations without a weight."""
+
+    K: Tensor
+    """(B, n + m, n + m), or (n + m, n + m) when shared."""
+    inverse: Tensor
+
+    def solve(self, right: Tensor) -> Tensor:
+        """(B, n + m) -> (B, n + m)."""
+        solution = times(self.inverse, right)
+        return solution + times(self.inverse, right - times(self.K, solution))
+
+
+def invert(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Inverse:
+    """Invert K for a batch, or once for a shared A and P: as `factor`, where R_y and rho_x may be next to nothing.
+
+    Raises:
+        FactorizationError: K is singular in all instances, or its inverse is not one. Where only some are, these get
+            NaN.
+    """
+    block = rho_x * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    block = (block if P is None else P + block).expand(*A.shape[:-2], *block.shape)
+    R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
+    K = torch.cat([torch.cat([block, A.mT], -1), torch.cat([A, torch.diag_embed(-R_rows)], -1)], -2)
+    system = Inverse(K, torch.linalg.inv_ex(K).inverse)
+    if not concrete(A):
+        return system
+    with torch.no_grad():
+        known = torch.cat(_known_solution(A), 1)
+        wrong = ~((system.solve(times(K, known)) - known).abs().amax(1) <= (1e-8 if A.dtype == torch.float64 else 1e-3))
+        finite = torch.isfinite(K).flatten(-2).all(-1).reshape(-1)  # other rows are somebody else's to report
+    if bool((wrong & finite).any()) and bool(wrong[finite].all()):
+        raise FactorizationError(
+            "A, P: x and the duals of equations are not determined by the others (equations that repeat each other, or "
+            "a direction that neither P nor a constraint sees), or the inverse is wrong; use eliminate=False"
+        )
+    if bool(wrong.any()):  # NaN makes these DIVERGED, the others go on
+        system = system._replace(inverse=torch.where(wrong[:, None, None], torch.nan, system.inverse))
+    return system
+
+
 def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Dense:
     """Factor K for a batch, or once for a shared A and P.
 

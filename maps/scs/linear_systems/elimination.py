@@ -2,8 +2,12 @@
 
 K is quasi-definite, so that any order works (Vanderbei, "Symmetric quasidefinite matrices", 1995). Unknowns that do
 not touch each other are eliminated together, in rounds, so that a round is a handful of operations on a whole batch;
-what is left at the end, the core, is dense. A variable without an entry on P's diagonal has the tiny pivot rho_x until
-a row next to it is gone: it waits for that.
+what is left at the end, the core, is dense.
+
+A variable without an entry on P's diagonal (and, where equations have no weight of their own, the row of one) is weak:
+it has a tiny pivot until it has support. Every unknown that goes supports its weak neighbours of the other kind, by a
+matrix of rank one; a weak unknown that goes uses one support up, and hands the others on to those that had a part in
+them.
 """
 
 from __future__ import annotations
@@ -56,7 +60,8 @@ class Plan:
     """An elimination order. Unknowns 0..n-1 are the variables, n..n+m-1 the rows; entry i < n + m is a diagonal one."""
 
     n: int
-    """Variables; the other unknowns are rows."""
+    """Variables; the other unknowns are rows, the first `equations` of which have no weight to speak of."""
+    equations: int
     size: int
     entries: int
     """Of K and what elimination adds: n + m on the diagonal, then each pair once."""
@@ -90,27 +95,67 @@ class Plan:
         return steps, torch.from_numpy(self.block), torch.from_numpy(self.core)
 
 
+class Excerpt(NamedTuple):
+    """What of a plan it takes to solve for the unknowns from some place on where the right side is 0 before it.
+
+    Its unknowns are numbered anew: these first, then whatever else is touched.
+    """
+
+    size: int
+    tensors: tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor]
+    """As `Plan.tensors`; rounds that touch nothing are empty."""
+    places: list[Tensor]
+    """For each round which of the plan's edges, then which of its pivots these are."""
+    in_block: Tensor
+    """Which of the plan's block these are."""
+
+
 @lru_cache(maxsize=64)
-def plan(A: Pattern, P: Pattern | None, *, shared: bool) -> Plan:
-    """The plan for programs with these stored entries (m, n), (n, n); for one K, or for a K per instance."""
+def excerpt(found: Plan, first: int) -> Excerpt:
+    """The excerpt for the unknowns from `first` on."""
+    touched = np.arange(found.size) >= first
+    for step in found.rounds:  # what a pivot sends forward comes back to it from the same unknowns
+        touched[step.edge_other[touched[step.pivots[step.edge_pivot]]]] = True
+    in_block = np.flatnonzero(touched[found.block])
+    touched[found.core] = True
+    order = np.concatenate([np.arange(first, found.size), np.flatnonzero(touched[:first])])
+    number = np.full(found.size, -1)
+    number[order] = np.arange(len(order))
+    steps, places = [], []
+    for step in found.rounds:
+        pivot = step.pivots[step.edge_pivot]
+        edges, pivots = np.flatnonzero(touched[pivot]), np.flatnonzero(touched[step.pivots])
+        ends = number[step.pivots[pivots]], number[pivot[edges]], number[step.edge_other[edges]]
+        a, b, c = (torch.from_numpy(part) for part in ends)
+        steps.append((a, b, c))
+        places += [torch.from_numpy(edges), torch.from_numpy(pivots)]
+    block, core = (torch.from_numpy(number[part]) for part in (found.block[in_block], found.core))
+    return Excerpt(len(order), (steps, block, core), places, torch.from_numpy(in_block))
+
+
+@lru_cache(maxsize=64)
+def plan(A: Pattern, P: Pattern | None, *, shared: bool, equations: int = 0) -> Plan:
+    """The plan for programs with these stored entries (m, n), (n, n); for one K, or for a K per instance.
+
+    Args:
+        equations: rows in front whose weight is next to nothing.
+    """
     m, n = A.shape
     graph = _Graph(n, m)
     A_entry = np.array([graph.entry(n + i, j) for i, j in zip(A.rows.tolist(), A.columns.tolist(), strict=True)])
     P_places = [] if P is None else list(zip(P.rows.tolist(), P.columns.tolist(), strict=True))
     P_entry = np.array([graph.entry(i, j) for i, j in P_places], dtype=np.int64)
-    ready = np.zeros(n + m, dtype=bool)
-    ready[n:] = True
-    ready[[i for i, j in P_places if i == j]] = True
+    graph.weak[: n + equations] = True
+    graph.weak[[i for i, j in P_places if i == j]] = False
     rounds: list[Round] = []
-    while (found := graph.independent(ready, _limit(graph, ready))).size:
+    while (found := graph.independent(_limit(graph))).size:
         rounds.append(graph.eliminate(found))
-        ready[rounds[-1].edge_other] = True
     if shared:
         rounds = rounds[: _worth(rounds, n + m)]
     core = np.setdiff1d(np.arange(n + m), np.concatenate([np.empty(0, dtype=np.int64), *(r.pivots for r in rounds)]))
     block = core[:0]
     if not shared and len(core):
-        candidates = graph.independent(ready, n + m)
+        candidates = graph.independent(n + m)
         rest = np.setdiff1d(core, candidates)
         if rest.size * candidates.size and (graph.lookup(rest, candidates) < len(graph.entries)).mean() >= BLOCK:
             core, block = rest, candidates
@@ -119,6 +164,7 @@ def plan(A: Pattern, P: Pattern | None, *, shared: bool) -> Plan:
     kept = np.arange(len(A_entry)) if given is None else np.flatnonzero(~np.isin(A_entry, between))
     return Plan(
         n=n,
+        equations=equations,
         size=n + m,
         entries=len(graph.entries),
         A_entry=A_entry,
@@ -155,9 +201,9 @@ def _worth(rounds: list[Round], size: int) -> int:
     return int(np.argmin(costs))
 
 
-def _limit(graph: _Graph, ready: np.ndarray) -> int:
+def _limit(graph: _Graph) -> int:
     """Up to twice the smallest degree, so that cheap unknowns go first."""
-    least = min((len(graph.neighbours[i]) for i in graph.left.tolist() if ready[i]), default=DEGREE + 1)
+    least = min((len(graph.neighbours[i]) for i in graph.left.tolist() if graph.ready(i)), default=DEGREE + 1)
     return min(DEGREE, max(2, 2 * least))
 
 
@@ -168,6 +214,14 @@ class _Graph:
         self.entries: dict[tuple[int, int], int] = {(i, i): i for i in range(n + m)}
         self.neighbours: list[set[int]] = [set() for _ in range(n + m)]
         self.left = np.arange(n + m)
+        self.n = n
+        self.weak = np.zeros(n + m, dtype=bool)
+        self.supports: list[set[int]] = [set() for _ in range(n + m)]
+        """Of weak unknowns: those that went and were not used up."""
+
+    def ready(self, i: int) -> bool:
+        """Whether an unknown may go."""
+        return not self.weak[i] or bool(self.supports[i])
 
     def entry(self, i: int, j: int) -> int:
         """Where entry (i, j) is; made if it is new."""
@@ -176,9 +230,9 @@ class _Graph:
             self.neighbours[j].add(i)
         return self.entries.setdefault((min(i, j), max(i, j)), len(self.entries))
 
-    def independent(self, ready: np.ndarray, limit: int) -> Index:
-        """Unknowns that do not touch each other, of at most `limit` neighbours, fewest first."""
-        candidates = [(len(self.neighbours[i]), i) for i in self.left.tolist() if ready[i]]
+    def independent(self, limit: int) -> Index:
+        """Unknowns that may go and do not touch each other, of at most `limit` neighbours, fewest first."""
+        candidates = [(len(self.neighbours[i]), i) for i in self.left.tolist() if self.ready(i)]
         taken, blocked = [], set()
         for degree, i in sorted(candidates):
             if degree > limit:
@@ -200,8 +254,20 @@ class _Graph:
                 self.neighbours[j].discard(i)
                 updates += [(self.entry(j, around[b]), first + a, first + b) for b in range(a + 1)]
             self.neighbours[i] = set()
+            self._support(i, around)
         self.left = np.setdiff1d(self.left, pivots)
         return Round(pivots, *_columns(edges), *_columns(updates))
+
+    def _support(self, i: int, around: list[int]) -> None:
+        """Book that i goes."""
+        if self.weak[i]:
+            used, *others = sorted(self.supports[i])
+            for j in around:
+                if self.supports[j] & self.supports[i]:
+                    self.supports[j] = (self.supports[j] | set(others)) - {used}
+        for j in around:
+            if self.weak[j] and (i < self.n) != (j < self.n):
+                self.supports[j].add(i)
 
     def lookup(self, rows: Index, columns: Index) -> Index:
         """(rows, columns) where their entries are, `len(entries)` for none."""

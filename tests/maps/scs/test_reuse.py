@@ -26,9 +26,9 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of the factorizations, as they are made."""
     factor, kinds = linear_systems.factor, []
 
-    def counted(kind: str, *arguments: Any) -> Any:
+    def counted(kind: str, *arguments: Any, **options: Any) -> Any:
         kinds.append(kind)
-        return factor(kind, *arguments)
+        return factor(kind, *arguments, **options)
 
     monkeypatch.setattr(linear_systems, "factor", counted)
     return kinds

@@ -111,7 +111,7 @@ def test_the_residual_counts_every_condition() -> None:
         changed = ConeProgram(one.A, b, c, one.P, one.cones)
         scaled = scaling.apply(scaling.Data(one.A, one.P, b, c), diagonals)
         point = x / E * sigma, y / D * sigma, s * D * sigma, torch.ones_like(sigma)
-        units = termination.Units.of(scaled, diagonals, scaled=True)
+        units = termination.Units.of(scaled, diagonals, one.cone.equalities, scaled=True)
         ours = termination.kkt_residual(termination.sizes(scaled, units, sigma, *point), (1.0, 1.0))
         terms = kkt_terms(changed, x, y, s)
         theirs = max(float(terms[name][0] / (1 + terms[name][1])) for name in ("primal", "dual", "gap"))
