@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fixedpoint import leaves
 from fixedpoint.adjoint import warn_instances
-from fixedpoint.masks import constant
+from fixedpoint.masks import constant, freeze
 from fixedpoint.solution import Progress, Status
 from fixedpoint.workers import run, shared
 
@@ -63,7 +63,7 @@ def solve(
         nonlocal whole
         solved = part(rows)
         if whole is None:
-            whole = _Assembly(batch, solved, torch.empty)
+            whole = _Assembly(batch, solved, torch.zeros)
         whole.add(rows, solved)
 
     def stop() -> bool:
@@ -85,9 +85,9 @@ def _split(batch: int, chunk: int, workers: int) -> list[Rows]:
 class _Assembly:
     """Results of chunks on their way to those of the batch: written in place, but for those that have a derivative."""
 
-    def __init__(self, batch: int, found: Any, empty: Callable[..., Tensor]) -> None:
+    def __init__(self, batch: int, found: Any, zeros: Callable[..., Tensor]) -> None:
         self.batch = batch
-        self.whole = leaves.transform(partial(_filled, empty, batch), found)  # 0 is RUNNING
+        self.whole = leaves.transform(partial(_zeros, zeros, batch), found)  # 0 is RUNNING
         self.parts: list[tuple[Rows, Any]] = []
 
     def add(self, rows: Rows, found: Any) -> None:
@@ -100,8 +100,9 @@ class _Assembly:
 
     def progress(self) -> Progress:
         """Of the batch."""
-        now = self.whole
-        return Progress(int(now["evaluations"].max()), now["residual"].clone(), now["status"].clone())
+        now, status = self.whole, self.whole["status"].clone()
+        residual = torch.where(status == Status.RUNNING, torch.nan, now["residual"])
+        return Progress(int(now["evaluations"].max()), residual, status)
 
     def result(self) -> Any:
         """All rows."""
@@ -114,13 +115,19 @@ class _Assembly:
                 end = rows.stop
             pieces.append(leaves.transform(lambda t: t[end:], whole))
             whole = leaves.transform(lambda *ts: torch.cat(ts), pieces[0], *pieces[1:])
-        status = whole["status"]
-        return {**whole, "status": torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)}
+        waiting = whole["status"] == Status.RUNNING
+        if bool(waiting.any()):
+            whole = leaves.transform(partial(_unknown, waiting), whole)
+        return {**whole, "status": torch.where(waiting, Status.MAX_EVALUATIONS, whole["status"])}
 
 
-def _filled(empty: Callable[..., Tensor], batch: int, t: Tensor) -> Tensor:
-    whole = empty((batch, *t.shape[1:]), dtype=t.dtype, device=t.device)
-    return whole.fill_(torch.nan if t.is_floating_point() else 0)
+def _unknown(rows: Tensor, t: Tensor) -> Tensor:
+    """NaN in some rows (B,), where the dtype has it."""
+    return freeze(rows, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
+
+
+def _zeros(make: Callable[..., Tensor], batch: int, t: Tensor) -> Tensor:
+    return make((batch, *t.shape[1:]), dtype=t.dtype, device=t.device)
 
 
 def require_memory(needed: float, batch: int, workers: int = 1) -> None:

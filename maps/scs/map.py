@@ -266,7 +266,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
             x = x + freeze(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
-            rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b, self.first))
+            rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b, self.first, data.b.dtype))
         return Adaptation(context._replace(rows=rows), x, fx, changed)
 
     def original(self, at: Evaluation, aux: Inner, context: Context) -> Tensor:

@@ -19,6 +19,8 @@ from maps.scs.state import ConicPoint
 
 CARRIES = 3e-5
 """Relative residual that float32 iterations are asked for at most."""
+MARGIN = 0.995
+"""Share of the tolerance that they are asked for: what float32 cannot see must not take a float64 solve."""
 CERTIFIES = 1e-5
 """Relative violation at which they may claim a certificate, which float64 then has to find."""
 
@@ -101,7 +103,7 @@ def solve(
         coarse,
         program,
         accelerator,
-        tolerance=max(tolerance, CARRIES),
+        tolerance=max(MARGIN * tolerance, CARRIES),
         max_evaluations=first_budget,
         gradient=None,
         reuse=reuse,

@@ -29,48 +29,49 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
         problem: a batch.
         earlier: prepared by the same map; what it shares is taken over where A and P are the same tensors.
     """
-    dtype, known = map.dtype or problem.b.dtype, None if earlier is None else (earlier.shared, earlier.rows.scaling)
-    if not map.first or dtype == torch.float64 or problem.A.ndim == 3:
-        return _prepare(map, problem, dtype, known)
-    if earlier is not None:  # K is close to a singular matrix: its factor is made in double precision, then rounded
-        known = earlier.shared.exact, earlier.rows.scaling
-    exact = _prepare(map, problem, torch.float64, known)
-    rounded = leaves.transform(lambda t: t.to(dtype) if t.is_floating_point() else t, (exact.rows, exact.shared))
-    return Context(rounded[0], rounded[1]._replace(exact=exact.shared), problem)
-
-
-def _prepare(map: SCS, problem: ConeProgram, dtype: torch.dtype, known: tuple[Shared, Scaling] | None) -> Context:
-    """In one dtype; `known` are what an earlier batch shared and its diagonals."""
-    batch = problem.batch or 1
+    batch, dtype = problem.batch or 1, map.dtype or problem.b.dtype
     b, c = (part.expand(batch, -1).to(dtype) for part in (problem.b, problem.c))
-    if known is not None and _fits(known[0], problem, dtype):
-        shared, diagonals = known
-        raw, (D, E) = Data(shared.A, None, b, c), (part[:1].to(dtype) for part in diagonals[:2])
+    if earlier is not None and _fits(earlier, problem, dtype):
+        raw, (D, E, _) = Data(earlier.shared.A, None, b, c), (part[:1] for part in earlier.rows.scaling)
         diagonals = scaling.with_sigma(raw, D, E) if map.normalize == "shared" else scaling.identity(raw)
-        return _with_rows(map, problem, raw, _expanded_rows(diagonals, raw), shared)
-    P = None if problem.P is None else to_dtype(symmetrized(problem.P), dtype)
-    raw = Data(to_dtype(problem.A, dtype), P, b, c)
+        return _with_rows(map, problem, raw, _expanded_rows(diagonals, raw), earlier.shared)
+    one = not map.adaptive_scale and map.normalize is not True and _are_shared(problem)
+    precise = _precise(map, one, dtype)
+    P = None if problem.P is None else to_dtype(symmetrized(problem.P), precise)
+    raw = Data(to_dtype(problem.A, precise), P, b, c)
     diagonals, data = _scaled(map, raw, problem)
-    one = not map.adaptive_scale and data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
     kind = map.linear_solver
     if kind == "auto":
         kind = linear_systems.choose(problem.patterns["A"], problem.patterns.get("P"), 1 if one else batch)
     data = _laid_out(data if one else _expanded(data, batch), kind, problem)
-    R = metric(map, torch.full_like(data.c[: 1 if one else batch, 0], map.scale))
+    R = metric(map, torch.full((1 if one else batch,), map.scale, dtype=precise, device=b.device))
     R_y, rho_x = R[..., map.n : -1], eliminated.WEIGHT if map.first else map.rho_x
     weightless = map.cone.equalities if map.first else None
     system = linear_systems.factor(kind, data.A, data.P, R_y[0] if one else R_y, rho_x, weightless=weightless)
     if not one:
         return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
     response = eliminated.Response.of(system, data.A, R[0], map.first) if map.first else None
-    shared = Shared(kind, data.A, data.P, system, R[0], response, _stamp(problem))
+    A, P, R_one, response = leaves.transform(lambda t: t.to(dtype), (data.A, data.P, R[0], response))
+    shared = Shared(kind, A, P, system, R_one, response, _stamp(problem))
     return _with_rows(map, problem, raw, diagonals, shared)
 
 
-def _fits(shared: Shared, problem: ConeProgram, dtype: torch.dtype) -> bool:
+def _precise(map: SCS, shared: bool, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the factor: K is close to a singular matrix where the map eliminates, so that a shared one, which is
+    factored once, is factored in double precision.
+    """
+    return torch.float64 if map.first and shared else dtype
+
+
+def _are_shared(problem: ConeProgram) -> bool:
+    """Whether the batch has one A and one P."""
+    return problem.A.ndim == 2 and (problem.P is None or problem.P.ndim == 2)
+
+
+def _fits(earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
     """Whether what an earlier batch shared is this one's too."""
     stamp = _stamp(problem)
-    return stamp is not None and stamp == shared.stamp and shared.A.dtype == dtype
+    return earlier.rows.g.dtype == dtype and stamp is not None and stamp == earlier.shared.stamp
 
 
 def _stamp(problem: ConeProgram) -> tuple[Any, ...] | None:
@@ -109,7 +110,7 @@ def _rows(map: SCS, problem: ConeProgram, data: Data, diagonals: Scaling, system
         units=Units.of(data, diagonals, map.cone.equalities, scaled=map.normalize is not False),
         system=system if own else None,
         among=eliminated.among(system, map.first) if own and map.first else None,
-        **homogeneous(system, R, data.c, data.b, map.first),
+        **homogeneous(system, R, data.c, data.b, map.first, _precise(map, not own, data.b.dtype)),
         R=R if own else None,
         bounds=map.cone.rescaled(diagonals.D),
         weights=Weights(*(part.expand(len(data.b)).to(data.b.dtype) for part in _weights(problem))),
@@ -136,9 +137,12 @@ def metric(map: SCS, scale: Tensor) -> Tensor:
     return torch.cat([scale.new_full((batch, map.n), rho_x), rows, scale.new_full((batch, 1), map.tau_factor)], 1)
 
 
-def homogeneous(system: LinearSystem, R: Tensor, c: Tensor, b: Tensor, first: int) -> dict[str, Tensor]:
-    """`Rows.g`, `weighted` and `curvature`; `first` as for the map."""
-    g = system.solve(torch.cat([c, -b], 1))
+def homogeneous(
+    system: LinearSystem, R: Tensor, c: Tensor, b: Tensor, first: int, precise: torch.dtype
+) -> dict[str, Tensor]:
+    """`Rows.g`, `weighted` and `curvature`; `first` as for the map, `precise` the dtype of the system."""
+    right = torch.cat([c, -b], 1)
+    g = system.solve(right.to(precise)).to(right.dtype)
     weighted = R[..., first:-1] * g[:, first:]
     return {"g": g, "weighted": weighted, "curvature": R[..., -1:] + (weighted * g[:, first:]).sum(1, keepdim=True)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,10 @@ from fixedpoint.masks import constant, version
 
 _LONG, _FULL = 8, 512
 """Entries of a row, and of a block, from which on a dense product is worth it."""
+
+
+BLOCK = 128
+"""Rows of a vector at once in `blockwise`."""
 
 
 class Block(NamedTuple):
@@ -107,4 +112,13 @@ class Host:
             matrix = sparse.csr_matrix((values.detach().numpy(), (pattern.rows, pattern.columns)), shape=pattern.shape)
             self._made = version(values), matrix, matrix.T.tocsr()
         matrix = self._made[2 if transposed else 1]
-        return torch.from_numpy(matrix @ np.ascontiguousarray(vector.detach().numpy().T)).mT.contiguous()
+        return blockwise(
+            lambda rows: torch.from_numpy(matrix @ np.ascontiguousarray(rows.numpy().T)).mT, vector.detach()
+        )
+
+
+def blockwise(function: Callable[[Tensor], Tensor], vector: Tensor) -> Tensor:
+    """function(vector) (B, k), some rows at a time: products that transpose are slow beyond the cache."""
+    if len(vector) <= BLOCK:
+        return function(vector).contiguous()
+    return torch.cat([function(rows) for rows in vector.split(BLOCK)])

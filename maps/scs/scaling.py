@@ -45,7 +45,8 @@ class Data(NamedTuple):
 
 def identity(data: Data) -> Scaling:
     """No scaling."""
-    return Scaling(torch.ones_like(data.b), torch.ones_like(data.c), torch.ones_like(data.c[:, :1]))
+    D, E = (torch.ones_like(t[:1]).expand_as(t) for t in (data.b, data.c))
+    return Scaling(D, E, torch.ones_like(data.c[:, :1]))
 
 
 def apply(data: Data, scaling: Scaling) -> Data:
@@ -130,9 +131,9 @@ def shared(data: Data, cone: ProductCone, patterns: Mapping[str, Pattern]) -> Sc
     with torch.no_grad():
         one = data.A.ndim == 2 and (data.P is None or data.P.ndim == 2)
         rows = slice(0, 1) if one else slice(None)
-        bare = data._replace(b=torch.zeros_like(data.b[rows]), c=torch.zeros_like(data.c[rows]))
-        D, E, _ = equilibrate(bare, cone, patterns)
-        return with_sigma(data, D, E)
+        b, c = (torch.zeros_like(t[rows], dtype=data.A.dtype) for t in (data.b, data.c))
+        D, E, _ = equilibrate(data._replace(b=b, c=c), cone, patterns)
+        return with_sigma(data, D.to(data.b.dtype), E.to(data.b.dtype))
 
 
 def with_sigma(data: Data, D: Tensor, E: Tensor) -> Scaling:

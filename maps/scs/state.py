@@ -90,5 +90,3 @@ class Shared(NamedTuple):
     """`eliminated.Response`, where the map eliminates."""
     stamp: tuple[Any, ...] | None = None
     """Of the A and P that this was made from, for `setup_from`."""
-    exact: Any = None
-    """The same in double precision, where that was needed."""

@@ -20,6 +20,7 @@ from maps.scs.linear_systems import dense
 from maps.scs.linear_systems.constant import apply, host, kkt_product
 from maps.scs.linear_systems.elimination import DENSE, SPARSE, Excerpt, Plan, excerpt, plan
 from maps.scs.matrix import Pattern, SparseMatrix, to_dtype
+from maps.scs.products import blockwise
 
 OWN_EDGE, OWN_ENTRY = 6.0, 0.4
 """Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
@@ -253,14 +254,17 @@ class _Shared:
 
     def __call__(self, right: Tensor) -> Tensor:
         """(B, n + m)."""
-        target = right.detach().mT.contiguous().numpy()
+        return blockwise(self._solve, right.detach())
+
+    def _solve(self, right: Tensor) -> Tensor:
+        target = right.mT.contiguous().numpy()
         parts = self._cast.get(target.dtype)
         if parts is None:
             parts = self._cast[target.dtype] = {name: part.astype(target.dtype) for name, part in self._parts.items()}
         x = self._once(parts, target)
         if "K" in parts:
             x += self._once(parts, target - parts["K"] @ x)
-        return torch.from_numpy(x).mT.contiguous()
+        return torch.from_numpy(x).mT
 
     def _once(self, parts: dict[str, Any], target: np.ndarray) -> np.ndarray:
         """(n + m, B), the layout that sparse products are fast in; SciPy's, as torch's stall where cores are shared."""
