@@ -208,7 +208,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             raise ValueError(f"start: expected x, y, s of widths {self.n}, {self.m}, {self.m}, got {found}")
         v = self._state(ConicPoint(*(part.to(dtype) for part in output)), context)
         known = torch.isfinite(v).all(1)
-        v = freeze(known, v, self._origin(context))
+        v = freeze(known, v, self.cold(context))
         return self._first(v, self._solve(v, context), context)[0]
 
     def retract(self, x: Tensor, context: Context) -> Tensor:
@@ -350,14 +350,14 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         sign = torch.cat([v.new_ones(self.n), v.new_full((self.m,), -1.0)])
         return system.solve(weight * sign * v[:, :-1])
 
-    def _origin(self, context: Context) -> Tensor:
+    def cold(self, context: Context) -> Tensor:
         """(B, l) the cold v = (0, 0, 1)."""
         g = context.rows.g[:, self.first :]
         return torch.cat([torch.zeros_like(g), torch.ones_like(g[:, :1])], 1)
 
     def _from_origin(self, context: Context) -> tuple[Tensor, Inner]:
         """SCS's iteration 0 from the cold v."""
-        v = self._origin(context)
+        v = self.cold(context)
         return self._first(v, torch.zeros_like(v[:, :-1]), context)
 
     def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Inner]:

@@ -36,7 +36,8 @@ MU = RHO = 2
 class RobustKalman(ParametricFamily):
     """Tracks of a vehicle that starts at rest, with forces and measurement errors ~ N(0, 1) and a fifth of outliers.
 
-    The setting "paper" is the neural-acceleration paper's: conic form in the metric of SCS 2.
+    The setting "paper" is the neural-acceleration paper's: conic form in the metric of SCS 2; "metric" has the state of
+    the inequalities alone, and its tuned settings a learned metric of these (`maps.scs.metric`).
 
     Args:
         form: "quadratic" (the squares in P; n = 604, m = 600) or "conic" (in second-order cones; n = 655, m = 852, the
@@ -52,7 +53,10 @@ class RobustKalman(ParametricFamily):
 
     needs = ("cvxpy", "scs")
     tunable: ClassVar[Mapping[str, Setting]] = {"form": Choice(("quadratic", "conic")), **ParametricFamily.tunable}
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"form": "conic", **PAPER},
+        "metric": {"form": "quadratic", "eliminate": True, "normalize": False},
+    }
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "outliers x2": {"size": 40.0},
         "outliers x4": {"size": 80.0},
