@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # small batches lose more to thread hand-over than they gain; the tests use the cores by running side by side
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test bench bench-families bench-engine bench-layers train quick lint clean
+.PHONY: demo test bench bench-families bench-engine bench-layers bench-paper train quick lint clean
 
 demo: $(VENV)/.ready ## classical and learned acceleration compared on real data, with a plot at the end
 	OMP_NUM_THREADS=1 $(BIN)/fixedpoint compare diabetes-lasso --instances 64 --steps 50 --out results/diabetes-lasso
@@ -16,7 +16,7 @@ test: $(VENV)/.ready ## all tests
 bench: bench-families bench-engine ## all of it; half an hour each, on an idle machine
 
 bench-families: $(VENV)/.ready ## evaluations of every shipped family, held out and shifted; writes benchmarks/RESULTS.md
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
 
 bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, the floor; writes benchmarks/ENGINE.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine run
@@ -27,6 +27,11 @@ bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, th
 bench-layers: $(VENV)/.ready ## CvxpyFamily against cvxpylayers, which it installs
 	$(BIN)/python -m pip install --quiet --editable ".[layers]"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cvxpy_family.py
+
+bench-paper: $(VENV)/.ready ## the paper's experiments in its own setting; trains what has no weights; writes benchmarks/PAPER.md
+	for problem in lasso robust-pca robust-kalman elastic-net; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.paper $$problem || exit 1; \
+	done
 
 train: $(VENV)/.ready ## train all that is shipped anew; goes on where it was interrupted
 	$(BIN)/python benchmarks/train.py

@@ -1,8 +1,8 @@
 """How bad each step of an unrolled iteration is: (T, B), the smaller the better.
 
-No loss can be lowered by inflating a homogeneous scale: residuals and distances are of `FixedPointMap.normalized`
-points, errors are the family's own. An instance that loses its scale (tau vanishes: these are infinite) counts as
-`LOST`, with no gradient and so no reward.
+No loss but "raw-residual" can be lowered by changing a homogeneous scale: residuals and distances are of
+`FixedPointMap.normalized` points, errors are the family's own. An instance that loses its scale (tau vanishes: these
+are infinite) counts as `LOST`, with no gradient and so no reward.
 """
 
 from __future__ import annotations
@@ -68,13 +68,35 @@ def log_error(path: Trajectory, scene: Scene) -> Tensor:
     return torch.log10(torch.stack([_found(m) for m in merits]) + scene.floor)
 
 
+def log_both(path: Trajectory, scene: Scene) -> Tensor:
+    """Mean of `log_residual` and `log_error`: either alone has bad minima that the other one sees.
+
+    The residual is also small where tau outgrows everything else, and the error is 1 there; a smallish error is also
+    had where tau vanishes, and the residual is infinite there.
+    """
+    return (log_residual(path, scene) + log_error(path, scene)) / 2
+
+
+def raw_residual(path: Trajectory, scene: Scene) -> Tensor:
+    """|| f(v) - v ||_2 as it is, without tau-normalisation: not a loss to train with, but one to compare with.
+
+    It scales with v, and it is small wherever v hardly moves, also where tau vanishes and v says nothing of a solution.
+    The ablation of `benchmarks.paper` shows what becomes of it.
+    """
+    return torch.stack([finite_norm(fx - x) for x, fx in zip(path.x, path.fx, strict=True)])
+
+
 LOSSES: dict[str, Callable[[Trajectory, Scene], Tensor]] = {
     "residual": residual,
     "log-residual": log_residual,
     "solution": solution,
     "log-error": log_error,
+    "log-both": log_both,
+    "raw-residual": raw_residual,
 }
 NEEDS_SOLUTIONS = frozenset({"solution"})
+DEPENDS_ON_SCALE = frozenset({"raw-residual"})
+"""Losses that a homogeneous scale changes."""
 
 
 def _found(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fixedpoint as fp
 from fixedpoint import Trajectory
-from fixedpoint.training.losses import LOSSES, LOST, NEEDS_SOLUTIONS, Scene
+from fixedpoint.training.losses import DEPENDS_ON_SCALE, LOSSES, LOST, NEEDS_SOLUTIONS, Scene
 from maps.affine import AffineProblem
 from maps.elastic_net import RandomElasticNet
 from maps.scs import SCS, ConeProgram
@@ -76,7 +76,7 @@ def test_the_residual_is_normalised_by_tau() -> None:
     assert not torch.allclose(expected, plain, rtol=0.1), "not the residual of v itself"
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in DEPENDS_ON_SCALE])
 @pytest.mark.parametrize("factor", [1e-3, 0.5, 2.0, 1e3])
 def test_the_scale_of_a_state_does_not_matter(name: str, factor: float) -> None:
     v = states(5.0)
@@ -85,6 +85,28 @@ def test_the_scale_of_a_state_does_not_matter(name: str, factor: float) -> None:
     assert loss.shape == (2, 5)
     assert torch.allclose(LOSSES[name](path(factor * v), seen), loss, rtol=1e-9)
     assert loss.std() > 1e-3
+
+
+@pytest.mark.parametrize("name", DEPENDS_ON_SCALE)
+@pytest.mark.parametrize("factor", [1e-3, 0.5, 2.0, 1e3])
+def test_the_ablation_is_paid_by_the_scale_of_a_state(name: str, factor: float) -> None:
+    v = states(5.0)
+    loss = LOSSES[name](path(v), scene())
+    assert torch.allclose(loss, torch.linalg.vector_norm(path(v).fx - v, dim=2), rtol=1e-12)
+    assert torch.allclose(LOSSES[name](path(factor * v), scene()), factor * loss, rtol=1e-9)
+
+
+def test_the_ablation_does_not_see_that_tau_vanishes() -> None:
+    v = states(5.0)
+    v[0, 2, -1] = 0.0
+    assert float(LOSSES["raw-residual"](path(v), scene())[0, 2]) < float(LOSSES["residual"](path(v), scene())[0, 2])
+
+
+def test_both_is_the_mean_of_residual_and_error() -> None:
+    v = path(states(5.0))
+    parts = [LOSSES[name](v, scene()) for name in ("log-residual", "log-error")]
+    assert torch.allclose(LOSSES["log-both"](v, scene()), sum(parts) / 2, rtol=1e-12)
+    assert not torch.allclose(*parts, rtol=0.1)
 
 
 def test_the_scale_of_a_solution_does_not_matter() -> None:
@@ -167,6 +189,6 @@ def test_gradients_are_finite_at_a_solution(name: str) -> None:
     trajectory = fp.unroll(alike.map, problem, None, steps=2, start=x)
     assert (trajectory.residual == 0).all()
     loss = LOSSES[name](trajectory, Scene(alike, problem, alike.map.setup(problem), 2 * b, FLOOR))
-    assert torch.allclose(loss, torch.full_like(loss, 0.0 if name in ("residual", "solution") else -6.0))
+    assert torch.allclose(loss, torch.full_like(loss, -6.0 if name.startswith("log") else 0.0))
     (gradient,) = torch.autograd.grad(loss.sum(), x)
     assert (gradient == 0).all()
