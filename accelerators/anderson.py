@@ -111,9 +111,17 @@ class Anderson(Accelerator):
     def step(self, at: Evaluation, state: AndersonState) -> tuple[Tensor, AndersonState]:
         """Record the newest difference, then extrapolate."""
         state = self.record(at, state)
-        mixed = mix(at, state, self.weights(at.residual, state), self.relaxation)
+        return self.extrapolate(at, state, self.relaxation), state
+
+    def extrapolate(self, at: Evaluation, state: AndersonState, relaxation: Tensor | float) -> Tensor:
+        """(B, n) the next point from a history that `record` has brought up to date; see `mix`."""
+        mixed = mix(at, state, self.weights(at.residual, state), relaxation)
         usable = (state.seen % self.interval == 0) & finite_rows(mixed)
-        return (freeze(usable, mixed, at.fx) if somewhere(~usable) else mixed), state
+        return freeze(usable, mixed, at.fx) if somewhere(~usable) else mixed
+
+    def slot(self, seen: Tensor) -> Tensor:
+        """(B,) where in the ring the next difference goes after so many evaluations (from `start` + 1 on)."""
+        return (seen - self.start - 1) % self.memory
 
     def record(self, at: Evaluation, state: AndersonState) -> AndersonState:
         """The state with the difference to the last evaluation in the ring's next slot."""
@@ -121,10 +129,10 @@ class Anderson(Accelerator):
         early = state.seen <= self.start  # there is no pair yet: its slot stays zero
         if somewhere(early):
             new_x, new_r = (freeze(early, torch.zeros_like(new), new) for new in (new_x, new_r))
-        slot = (state.seen - self.start - 1) % self.memory
+        slot = self.slot(state.seen)
         place = torch.arange(len(slot), device=slot.device), slot  # a third of what `where` costs
         df, dr = state.df.index_put(place, new_x + new_r), state.dr.index_put(place, new_r)
-        row = _rows_times(dr, state.metric * self._left(new_x, new_r))
+        row = rows_times(dr, state.metric * self._left(new_x, new_r))
         column = row if self._symmetric else self._left_times(df, dr, state.metric * new_r)
         here = torch.arange(self.memory, device=slot.device) == slot[:, None]
         gram = torch.where(here[:, :, None], row[:, None, :], state.gram)
@@ -137,7 +145,7 @@ class Anderson(Accelerator):
         ridge = max(self.regularization, 16 * torch.finfo(residual.dtype).eps)
         identity = torch.eye(self.memory, dtype=residual.dtype, device=residual.device)
         matrix = state.gram / left_scale[:, :, None] / right_scale[:, None, :] + ridge * identity
-        solve = self._factor(matrix)
+        solve = self.solver(matrix)
         gamma, rest = torch.zeros_like(right_scale), residual
         for again in (True, False):  # the second round is the refinement
             right = self._left_times(state.df, state.dr, state.metric * rest)
@@ -166,7 +174,7 @@ class Anderson(Accelerator):
 
     @staticmethod
     @abstractmethod
-    def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+    def solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
         """A solver of (B, m, m) systems for right-hand sides (B, m); non-finite where it fails."""
 
 
@@ -181,14 +189,15 @@ class AndersonI(Anderson):
 
     @staticmethod
     def _left_times(df: Tensor, dr: Tensor, vector: Tensor) -> Tensor:
-        return _rows_times(dr - df, vector)
+        return rows_times(dr - df, vector)
 
     @staticmethod
     def _lengths(state: AndersonState) -> tuple[Tensor, Tensor]:
         return lengths(state.dr - state.df, state.metric), lengths(state.dr, state.metric)
 
     @staticmethod
-    def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+    def solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+        """By a QR factorization."""
         q, r = torch.linalg.qr(matrix)  # not LU: batched LU is unsafe under changed thread counts
 
         def solve(b: Tensor) -> Tensor:
@@ -208,7 +217,7 @@ class AndersonII(Anderson):
 
     @staticmethod
     def _left_times(df: Tensor, dr: Tensor, vector: Tensor) -> Tensor:
-        return _rows_times(dr, vector)
+        return rows_times(dr, vector)
 
     @staticmethod
     def _lengths(state: AndersonState) -> tuple[Tensor, Tensor]:
@@ -216,21 +225,22 @@ class AndersonII(Anderson):
         return found, found
 
     @staticmethod
-    def _factor(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+    def solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+        """By a Cholesky factorization: the matrix is symmetric."""
         factor, info = torch.linalg.cholesky_ex(matrix)
         factor = torch.where((info == 0)[:, None, None], factor, torch.nan)
         return lambda b: torch.cholesky_solve(b[:, :, None], factor)[:, :, 0]
 
 
 def mix(at: Evaluation, state: AndersonState, gamma: Tensor, relaxation: Tensor | float) -> Tensor:
-    """(B, n) the next point for weights (B, m); a relaxation per instance is (B, 1)."""
+    """(B, n) the next point for weights (B, m); a relaxation per instance is (B, 1), per coordinate too (B, n)."""
     whole = at.fx - combine(gamma, state.df)
     if isinstance(relaxation, float | int) and relaxation == 1:
         return whole
     return whole - (1 - relaxation) * (at.residual - combine(gamma, state.dr))
 
 
-def _rows_times(rows: Tensor, vector: Tensor) -> Tensor:
+def rows_times(rows: Tensor, vector: Tensor) -> Tensor:
     """(B, m, n) x (B, n) -> (B, m)."""
     return (vector[:, None] @ rows.mT)[:, 0]  # a row times a matrix is the fast order
 

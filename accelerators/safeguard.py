@@ -11,7 +11,8 @@ The gate. A learned start or step can do harm that no later residual shows: a ba
 plain progress from then on. So while an accelerator's learned parts have their say (`Accelerator.trial`), every
 residual must be about what it was in training, in itself and relative to the first one; where it is not, the instance
 goes back to its cold start and on from there as if nothing had been learned. What is usual is measured by `calibrate`
-after training and kept with the weights. An accelerator that was never calibrated is trusted while the residual falls
+after training and kept with the weights; on a map of another size, where a size-free accelerator may be at work, only
+the size of the first residual is. An accelerator that was never calibrated is trusted while the residual falls
 by `DOUBT` with every evaluation, from that of the cold start, which is evaluated first.
 
 Sources of the idea: safeguarding by a residual budget in Zhang, O'Donoghue & Boyd (2020) and in Heaton et al. (2023);
@@ -137,8 +138,15 @@ class Safeguarded(nn.Module, Accelerator):
         seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
         start = freeze(torch.isfinite(x1).all(1), x1, x0)
         if self.inner.trial is not None and not self.training:
-            seen = torch.where(self.usual[0, 0] < 0, seen - 1, seen)
+            seen = torch.where(self._usual(x0)[0, 0] < 0, seen - 1, seen)
         return freeze(seen < 0, x0, start), self._account_of(x0, start, inner, seen, metric)
+
+    def _usual(self, x: Tensor) -> Tensor:
+        """`usual`; on a map of another size (its pace is unknown) the first residual's, per coordinate, throughout."""
+        if self.signature is None or self.signature.size == x.shape[1]:
+            return self.usual
+        sizes = self.usual[:1, :1].expand(1, self.usual.shape[1]) * (x.shape[1] / self.signature.size) ** 0.5
+        return torch.cat([sizes, torch.full_like(sizes, torch.finfo(sizes.dtype).max ** 0.5)])
 
     def cold(self, x0: Tensor, metric: Tensor | None = None) -> SafeguardState:
         """With the inner one cold, and the gate behind."""
@@ -211,7 +219,7 @@ class Safeguarded(nn.Module, Accelerator):
         """The same for instances whose trial is not over; the others are settled already."""
         last = self.usual.shape[1] - 1
         door, beyond = before.seen < 0, before.seen > last
-        usual, relative = self.usual[:, before.seen.clamp(0, last)].to(size.dtype)
+        usual, relative = self._usual(at.x)[:, before.seen.clamp(0, last)].to(size.dtype)
         calibrated = usual >= 0
         doubt = before.first * DOUBT ** (before.seen + 1).to(size.dtype)
         margin = MARGIN * PATIENCE ** before.seen.to(size.dtype)

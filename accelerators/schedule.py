@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fixedpoint import Accelerator, Evaluation, Signature, leaves
 from fixedpoint import accelerators as registry
 from fixedpoint.learned import rebuilt
-from fixedpoint.masks import concrete, freeze
+from fixedpoint.masks import concrete, freeze, somewhere
 
 
 class ScheduleState(NamedTuple):
@@ -97,9 +97,9 @@ class Schedule(nn.Module, Accelerator):
             idle = over | (state.seen < begin) & (not part.observant)
             if not (concrete(idle) and bool(idle.all())):  # where values cannot be read, every part works
                 proposal, stepped = part.step(at, own)
-                turn = ~over & (state.seen >= begin)
-                following = freeze(~turn, following, proposal)
-                own = leaves.transform(partial(freeze, idle), own, stepped)
+                waiting = over | (state.seen < begin)
+                following = freeze(waiting, following, proposal) if somewhere(waiting) else proposal
+                own = leaves.transform(partial(freeze, idle), own, stepped) if somewhere(idle) else stepped
             states.append(own)
             begin = begin if end is None else end
         return following, ScheduleState(state.seen + 1, tuple(states))

@@ -36,7 +36,10 @@ _SMALL_CELL = "--updates 300 --instances 2000 --learning-rate 0.007 --option val
 
 _ROBUST = "--updates 400 --instances 4000 --batch 16 --learning-rate 0.003 --option validate_every=100"
 
+_PAIRS = "--instances 8000 --batch 16"
+
 _FINISHED = ", finished"
+_ANY_SIZE = "-any-size"
 
 RECIPES: dict[str, dict[str, str]] = {
     "lasso.paper": {
@@ -54,6 +57,9 @@ RECIPES: dict[str, dict[str, str]] = {
         "lstm+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14 --option lstm.steps=7",
         "warm-start+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14",
         "coordinate-gru": f"{_CELL} --batch 16 --horizon 15 --option coordinate-gru.base=anderson-2",
+        # without embeddings: it serves Lassos of all sizes, see sizes.py
+        "coordinate-gru-any-size": f"{_CELL} --batch 16 --horizon 15 --option coordinate-gru.base=anderson-2 "
+        "--option coordinate-gru.embedding_size=0",
     },
     "diabetes-lasso": {
         "gru+anderson-2": f"{_FAST} --horizon 20 --option gru.steps=8 --option gru.hidden=64",
@@ -65,6 +71,13 @@ RECIPES: dict[str, dict[str, str]] = {
         "gru": f"{_ROBUST} --horizon 24 --option gru.base=anderson-2 --option gru.hidden=24 --option gru.context=false",
         "warm-start+anderson-2": f"{_ROBUST} --horizon 24 --option warm-start.width=64 "
         "--option warm-start.context=false",
+        "warm-start+secants": f"{_PAIRS} --updates 1200 --learning-rate 0.007 --horizon 26 --option validate_every=200 "
+        "--option secants.pairs=19 --option secants.steps=30 --option warm-start.width=24 "
+        "--option warm-start.context=false",
+        # then, from there, with weights from evaluation 10 on: before that, no error counts
+        "warm-start+secants, finished": f"{_PAIRS} --updates 500 --learning-rate 0.004 --horizon 20 "
+        "--option first_horizon=20 --option validate_every=100 "
+        "--from fixedpoint-training/robust-kalman/warm-start+secants/trained.safetensors",
     },
     "robust-pca": {
         "gru": f"{_ROBUST} --horizon 32 --option gru.base=anderson-2 --option gru.hidden=56 --option gru.steps=30",
@@ -108,8 +121,9 @@ def main() -> None:
 def _train(where: str, name: str) -> bool:
     family, _, setting = where.partition(".")
     options = [*(["--setting", setting] if setting else []), *RECIPES[where][name].split()]
-    accelerator = name.removesuffix(_FINISHED)
-    folder = LOCAL_TRAINING / (where if name == accelerator else f"{where}.finished") / accelerator
+    called = name.removesuffix(_FINISHED)
+    accelerator = called.removesuffix(_ANY_SIZE)  # a name of its own beside the one with embeddings
+    folder = LOCAL_TRAINING / (where if name == called else f"{where}.finished") / called
     done = subprocess.run(
         [sys.executable, "-m", "fixedpoint", "train", family, accelerator, *options, "--out", str(folder)],
         cwd=ROOT,
@@ -119,7 +133,7 @@ def _train(where: str, name: str) -> bool:
     )
     print(f"== {where} {name}\n{done.stdout}{done.stderr}", flush=True)
     if done.returncode == 0:
-        target = SHIPPED / where / f"{accelerator}.safetensors"
+        target = SHIPPED / where / f"{called}.safetensors"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / folder / TRAINED, target)
     return done.returncode == 0

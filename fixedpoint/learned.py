@@ -52,6 +52,9 @@ class Learned(nn.Module, Accelerator):
 
     steps: int
     """Evaluations whose step is learned; 0 for a learned start alone."""
+    size_free: bool = False
+    """Whether it serves maps of every size: nothing of it has the size of the map that it was built for. The other
+    coordinates (forms, scalings) must still be those: see `Signature.sizes`, which a map has to declare."""
     needs_solutions: ClassVar[bool] = False
     """Whether `fit` needs `Examples.solutions`."""
 
@@ -87,11 +90,12 @@ class Learned(nn.Module, Accelerator):
         """Refuse maps of another signature, saying what differs.
 
         Raises:
-            ValueError: another size, form or scaling.
+            ValueError: another form or scaling or, unless it is `size_free`, another size.
         """
-        if self.signature is not None and self.signature.hash != signature.hash:
-            differences = "; ".join(signature.differences(self.signature))
-            raise ValueError(f"{type(self).__name__} was built for another map ({differences})")
+        if self.signature is None or self.signature.hash == signature.hash:
+            return
+        if differences := signature.differences(self.signature, sizes=not self.size_free):
+            raise ValueError(f"{type(self).__name__} was built for another map ({'; '.join(differences)})")
 
     def bind(self, signature: Signature) -> Self:
         """Itself, or one built (untrained) for the signature when it was made without.

@@ -55,11 +55,17 @@ class Signature:
     keeps the iteration convergent while a b <= 1 (Krasnosel'skii-Mann)."""
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     """Everything that changes the meaning of the coordinates of x (sizes, scalings, forms), JSON-able."""
+    sizes: frozenset[str] = frozenset()
+    """The names of those coordinates that only say how large things are: a size-free accelerator looks past them, but
+    for the names within (the kinds of cones, say)."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size: expected at least 1, got {self.size}")
         object.__setattr__(self, "traits", frozenset(self.traits))
+        object.__setattr__(self, "sizes", frozenset(self.sizes))
+        if unknown := self.sizes - set(self.coordinates):
+            raise ValueError(f"sizes: unknown {sorted(unknown)}; coordinates are {sorted(self.coordinates)}")
         if unknown := self.traits - TRAITS:
             raise ValueError(f"traits: unknown {sorted(unknown)}; known are {sorted(TRAITS)}")
         if self.averagedness is not None and not 0 < self.averagedness <= 1:
@@ -67,7 +73,8 @@ class Signature:
 
     def to_json(self) -> dict[str, Any]:
         """The signature as plain JSON types."""
-        return {**asdict(self), "traits": sorted(self.traits), "coordinates": dict(self.coordinates)}
+        sets = {"traits": sorted(self.traits), "sizes": sorted(self.sizes)}
+        return {**asdict(self), **sets, "coordinates": dict(self.coordinates)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Signature:
@@ -78,9 +85,16 @@ class Signature:
         """
         return cls(**{**content, "traits": frozenset(content["traits"])})
 
-    def differences(self, other: Signature) -> list[str]:
-        """What keeps states of the two apart, one phrase each: "scale: 0.1, not 75.9". Empty when hashes are equal."""
+    def differences(self, other: Signature, *, sizes: bool = True) -> list[str]:
+        """What keeps states of the two apart, one phrase each: "scale: 0.1, not 75.9". Empty when hashes are equal.
+
+        Args:
+            other: the signature to compare with.
+            sizes: False looks past the size and past `self.sizes`, of which only the names within still count.
+        """
         one, two = ({"size": s.size, **json.loads(json.dumps(dict(s.coordinates)))} for s in (self, other))
+        for name in () if sizes else ("size", *sorted(self.sizes)):
+            one[name], two[name] = (sorted(c[name]) if isinstance(c.get(name), dict) else None for c in (one, two))
         names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
         return [f"{name}: {one.get(name)!r}, not {two.get(name)!r}" for name in names]
 

@@ -4,6 +4,17 @@ from accelerators.neural.baselines import MeanStart, NearestStart, RidgeStart
 from accelerators.neural.coordinate import CoordinateGRU
 from accelerators.neural.mixing import Mixing
 from accelerators.neural.recurrent import GRU, LSTM
+from accelerators.neural.secants import Secants
 from accelerators.neural.start import WarmStart
 
-__all__ = ["GRU", "LSTM", "CoordinateGRU", "MeanStart", "Mixing", "NearestStart", "RidgeStart", "WarmStart"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "CoordinateGRU",
+    "MeanStart",
+    "Mixing",
+    "NearestStart",
+    "RidgeStart",
+    "Secants",
+    "WarmStart",
+]

@@ -96,13 +96,14 @@ class Corrector(Learned):
     def build(self, signature: Signature) -> None:
         """Networks and buffers."""
         self.base = self.base.bind(signature)
-        self.points = Standard(signature.size)
-        self.register_buffer("spread", torch.ones(signature.size))
+        size = 1 if self.size_free else signature.size
+        self.points = Standard(size)
+        self.register_buffer("spread", torch.ones(size))
         self.build_networks(signature)
         self.uses_features = self.base.uses_features or self.start_uses_features
 
     spread: Tensor
-    """(n,) root mean square of each coordinate of r: the coordinates' own scales, 1 on average."""
+    """(n,) root mean square of each coordinate of r: the coordinates' own scales, 1 on average. (1,) if size-free."""
     start_uses_features: bool = False
 
     @abstractmethod
@@ -110,12 +111,20 @@ class Corrector(Learned):
         """The networks of the kind."""
 
     @abstractmethod
-    def begin(self, x0: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def begin(self, x0: Tensor, features: Tensor | None, metric: Tensor | None) -> tuple[Tensor, Tensor]:
         """(x_1, h_1)."""
 
     @abstractmethod
-    def rest(self, batch: int) -> Tensor:
+    def rest(self, x0: Tensor) -> Tensor:
         """A hidden state of zeros."""
+
+    def units(self, hidden: Tensor) -> Tensor:
+        """(n,) or (B, n) `spread`, or what stands in for it."""
+        return self.spread
+
+    def standardised(self, x: Tensor, units: Tensor) -> Tensor:
+        """(B, n) x as a network sees it; `units` are those of `units`."""
+        return self.points(x)
 
     @abstractmethod
     def correct(self, seen: Seen, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,14 +132,15 @@ class Corrector(Learned):
 
     def fit(self, examples: Examples) -> None:
         """Input normalisation."""
-        self.points.fit(examples.x.flatten(0, 1))
+        width = len(self.spread)
+        self.points.fit(examples.x.reshape(-1, width))
         residual = examples.residual.flatten(0, 1)
-        spread = direction(residual, size_of(residual)).square().mean(0).sqrt()
+        spread = direction(residual, size_of(residual)).reshape(-1, width).square().mean(0).sqrt()
         self.spread.copy_(spread + 1e-3 * spread.mean())
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, RecurrentState]:
         """(x_1, h_1) of Algorithm 1."""
-        x, hidden = self.begin(x0, features)
+        x, hidden = self.begin(x0, features, metric)
         x, base = self.base.init(x, features, metric)
         seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
         return x, RecurrentState(hidden, seen, torch.zeros_like(x0[:, :1]), base)
@@ -138,7 +148,7 @@ class Corrector(Learned):
     def cold(self, x0: Tensor, metric: Tensor | None = None) -> RecurrentState:
         """The base alone."""
         seen = torch.full_like(x0[:, 0], self.steps, dtype=torch.int64)
-        return RecurrentState(self.rest(x0.shape[0]), seen, torch.zeros_like(x0[:, :1]), self.base.cold(x0, metric))
+        return RecurrentState(self.rest(x0), seen, torch.zeros_like(x0[:, :1]), self.base.cold(x0, metric))
 
     def step(self, at: Evaluation, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """The base's step, corrected while there are steps left."""
@@ -147,12 +157,12 @@ class Corrector(Learned):
         state = state._replace(seen=state.seen + 1, base=base)
         if concrete(over) and bool(over.all()):
             return following, state
-        spread = self.spread.to(at.x.dtype)
+        spread = self.units(state.hidden).to(at.x.dtype)
         scaled = at.residual / spread
         size = size_of(scaled)
         first = torch.where(state.first > 0, state.first, size)
         seen = Seen(
-            x=self.points(at.x),
+            x=self.standardised(at.x, spread),
             residual=direction(scaled, size).to(self.spread.dtype),
             base=direction((following - at.fx) / spread, size).clamp(-10, 10).to(self.spread.dtype),
             decades=decades(size, first).to(self.spread.dtype),
@@ -190,14 +200,14 @@ class Recurrent(Corrector):
         super().fit(examples)
         self.start_network.fit(examples)
 
-    def begin(self, x0: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def begin(self, x0: Tensor, features: Tensor | None, metric: Tensor | None) -> tuple[Tensor, Tensor]:
         """From the cold start and the features."""
         offset, hidden = self.start_network(x0, features)
         return (x0 + offset if self.start else x0), hidden
 
-    def rest(self, batch: int) -> Tensor:
+    def rest(self, x0: Tensor) -> Tensor:
         """(B, width of the cell's state)."""
-        return self.spread.new_zeros(batch, self.state_width)
+        return self.spread.new_zeros(x0.shape[0], self.state_width)
 
     def correct(self, seen: Seen, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Encode, update, decode."""

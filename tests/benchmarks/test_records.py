@@ -117,6 +117,7 @@ def test_many_instances_in_one_call(toy: Recorded, tmp_path: Path, monkeypatch: 
 
     def chunked(program: Any, *given: Any, chunk: int, **options: Any) -> Any:
         chunks.append((program.batch, chunk))
+        del options["weights"]  # of the tracks, not of this toy
         return solve(program, *given, chunk=chunk, **options)
 
     monkeypatch.setattr(memory, "solve", chunked)

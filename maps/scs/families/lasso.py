@@ -1,4 +1,4 @@
-"""The Lasso at the paper's size, through CVXPY.
+"""The Lasso, by default at the paper's size, through CVXPY.
 
 minimize ||X beta - Y||^2 + lambda ||beta||_1,   X 100 x 50
 """
@@ -6,6 +6,7 @@ minimize ||X beta - Y||^2 + lambda ||beta||_1,   X 100 x 50
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from fixedpoint import Choice
+from fixedpoint.learned import require_counts
 from fixedpoint.settings import Setting
 from maps.scs.families.conic import PAPER, ConicFamily
 from maps.scs.map import SCS
@@ -31,12 +33,14 @@ class Lasso(ConicFamily):
         form: "quadratic" (the squares in P; n = m = 200) or "conic" (in second-order cones; n = 102, m = 204, the
             paper's).
         noise: standard deviation of the noise.
-        nonzeros: true coefficients that are not zero, 0 to 50.
+        nonzeros: true coefficients that are not zero, 0 to `variables`.
         size: standard deviation of these.
+        variables: coefficients, at least 1.
+        samples: rows of X, at least 1.
         **settings: arguments of `SCS`.
 
     Raises:
-        ValueError: an unknown form, a number of coefficients out of range, a negative noise or size.
+        ValueError: an unknown form, a number of coefficients or samples out of range, a negative noise or size.
     """
 
     needs = ("cvxpy", "scs")
@@ -49,43 +53,56 @@ class Lasso(ConicFamily):
     }
 
     def __init__(
-        self, form: str = "quadratic", noise: float = 0.1, nonzeros: int = 5, size: float = 1.0, **settings: Any
+        self,
+        form: str = "quadratic",
+        noise: float = 0.1,
+        nonzeros: int = 5,
+        size: float = 1.0,
+        variables: int = 50,
+        samples: int = 100,
+        **settings: Any,
     ) -> None:
         if form not in ("quadratic", "conic"):
             raise ValueError(f'form: expected "quadratic" or "conic", got {form!r}')
-        if isinstance(nonzeros, bool) or not isinstance(nonzeros, int) or not 0 <= nonzeros <= 50:
-            raise ValueError(f"nonzeros: expected a whole number from 0 to 50, got {nonzeros!r}")
+        require_counts(variables=variables, samples=samples)
+        if isinstance(nonzeros, bool) or not isinstance(nonzeros, int) or not 0 <= nonzeros <= variables:
+            raise ValueError(f"nonzeros: expected a whole number from 0 to {variables}, got {nonzeros!r}")
         if not noise >= 0 or not size >= 0:
             raise ValueError(f"noise, size: expected numbers >= 0, got {noise!r}, {size!r}")
         self.form, self.noise, self.nonzeros, self.size = form, noise, nonzeros, size
-        canonical = _template(form)
+        self.variables, self.samples = variables, samples
+        canonical = _template(form, variables, samples)
         self.map = SCS(canonical.n, canonical.cones, features=canonical.features, **settings)
+        self.map.signature = replace(
+            self.map.signature, sizes=frozenset({"n", "cones"})
+        )  # Lassos of all sizes are alike
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
         """A batch of programs, float64; A, b and c vary."""
         draws = [self._draw(generator) for _ in range(batch)]
         values = [torch.from_numpy(np.stack(parts)) for parts in zip(*draws, strict=True)]
-        return _template(self.form).program([part.reshape(batch, -1) for part in values])
+        return _template(self.form, self.variables, self.samples).program([part.reshape(batch, -1) for part in values])
 
     def _draw(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, float]:
         """(X, Y, lambda) of one instance."""
+        n, m = self.variables, self.samples
         X, beta, noise = (
-            torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((100, 50), (50,), (100,))
+            torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((m, n), (n,), (m,))
         )
-        beta[torch.randperm(50, generator=generator)[: 50 - self.nonzeros]] = 0
+        beta[torch.randperm(n, generator=generator)[: n - self.nonzeros]] = 0
         Y = X @ (self.size * beta) + self.noise * noise
         return X.numpy(), Y.numpy(), 0.1 * float((X.mT @ Y).abs().max())
 
 
 @cache
-def _template(form: str) -> Canonical:
+def _template(form: str, variables: int, samples: int) -> Canonical:
     """The CVXPY problem as a function of (X, Y, lambda), compiled once per process."""
     import cvxpy as cp
 
     from maps.scs.cvxpy.canonical import Canonical
 
-    X, Y, penalty = cp.Parameter((100, 50)), cp.Parameter(100), cp.Parameter(nonneg=True)
-    beta = cp.Variable(50)
+    X, Y, penalty = cp.Parameter((samples, variables)), cp.Parameter(samples), cp.Parameter(nonneg=True)
+    beta = cp.Variable(variables)
     residual = X @ beta - Y
     squares = cp.sum_squares(residual) if form == "quadratic" else cp.square(cp.norm2(residual))
     problem = cp.Problem(cp.Minimize(squares + penalty * cp.norm1(beta)))

@@ -60,7 +60,8 @@ def test_its_derivative_is_that_of_central_differences(kalman: ConeProgram) -> N
 def test_learning_shortens_the_plain_iteration() -> None:
     family = fp.families.create("robust-kalman", **SETTINGS)
     losses: list[float] = []
-    found = learn(family, instances=16, batch=8, steps=20, updates=15, learning_rate=0.2, report=lambda _, loss: losses.append(loss))
+    plan: dict[str, Any] = {"instances": 16, "batch": 8, "steps": 20, "updates": 15, "learning_rate": 0.2}
+    found = learn(family, report=lambda _, loss: losses.append(loss), **plan)
     assert losses[-1] < losses[0]
     held_out = family.sample(8, generator=torch.Generator().manual_seed(5))
     accuracy = {"eps_abs": 1e-4, "eps_rel": 1e-4, "adaptive_scale": False}
