@@ -1,7 +1,7 @@
 """Every shipped family: classical, trained and trivially learned accelerators, on held-out and on shifted instances.
 
     make bench                                          (about half an hour)
-    .venv/bin/python benchmarks/families.py pagerank    (some of them; the report is made from all records on disk)
+    .venv/bin/python -m benchmarks.families pagerank    (some of them; the report is made from all records on disk)
 
 Writes records and a plot for each family under `benchmarks/results`, and `benchmarks/RESULTS.md` from those records.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import io
 import sys
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
+from benchmarks import generalisation, sizes
 from fixedpoint import comparison, files
 from fixedpoint.registry import families
 from fixedpoint.report import plot, records, table
@@ -26,6 +28,7 @@ RUNS = {
     "lasso": (64, 50),
     "diabetes-lasso": (256, 50),
     "robust-kalman": (64, 60),
+    "robust-kalman.metric": (256, 50),
     "robust-pca": (64, 60),
     "elastic-net": (256, 100),
     "pagerank": (256, 50),
@@ -56,10 +59,7 @@ def main() -> None:
             settings=comparison.settings_file(family, setting=setting or None),
             setting=setting or None,
             shifts=list(getattr(families.load(family), "shifts", {})),
-            report=lambda row, index, count, name=name: print(
-                f"{name}: {index + 1}/{count} {row.name} ({row.variant}{', ' + row.shift if row.shift else ''})",
-                flush=True,
-            ),
+            report=partial(_say, name),
         )
         folder = HERE / "results" / name
         records.write(folder, found)
@@ -70,7 +70,9 @@ def report() -> None:
     """`RESULTS.md` and the pictures, from the records on disk."""
     parts = [
         "# Classical and learned acceleration, measured",
-        "Made by `make bench` from the records in `results/`; the weights are those of `make train`.",
+        "Made by `make bench` from the records in `results/`; the weights are those of `make train`. The paper's "
+        "experiments in its own setting are in [PAPER.md](PAPER.md), milliseconds of large batches in "
+        "[ENGINE.md](ENGINE.md).",
     ]
     for name in RUNS:
         folder = HERE / "results" / name
@@ -78,13 +80,29 @@ def report() -> None:
             continue
         found = records.read(folder)
         plot.convergence(found, folder / "convergence.png")
-        text = io.StringIO()
-        Console(width=table.WIDTH, file=text).print(table.comparison(found))
-        lines = "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+        lines = text_of(table.comparison(found))
         versions = ", ".join(f"{package} {version}" for package, version in found[0]["versions"].items())
         parts += [f"## {name}", f"```\n{lines}\n```"]
         parts += [f"![convergence](results/{name}/convergence.png)", f"Revision {found[0]['revision']}; {versions}."]
+    for title, about, made in (
+        ("Training instances and seeds", generalisation.__doc__, generalisation.report),
+        ("One training, all sizes", sizes.__doc__, sizes.report),
+    ):
+        if (shown := made()) is not None:
+            parts += [f"## {title}", (about or "").splitlines()[0], f"```\n{text_of(shown)}\n```"]
     files.write_text(HERE / "RESULTS.md", "\n\n".join(parts) + "\n")
+
+
+def _say(name: str, row: comparison.Row, index: int, count: int) -> None:
+    shift = f", {row.shift}" if row.shift else ""
+    print(f"{name}: {index + 1}/{count} {row.name} ({row.variant}{shift})", flush=True)
+
+
+def text_of(shown: RenderableType) -> str:
+    """A table as it stands in a terminal."""
+    text = io.StringIO()
+    Console(width=table.WIDTH, file=text).print(shown)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def candidates(accelerator: str) -> Iterator[dict[str, Any]]:
 
 def searched(accelerator: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The best arguments and relaxation on training instances, as an entry of a settings file."""
-    began, best = time.perf_counter(), (float("inf"), {}, {})
+    began = time.perf_counter()
+    best: tuple[float, dict[str, Any], dict[str, Any]] = float("inf"), {}, {}
     for share in (1.0,) if accelerator == "picard" else ALPHAS:
         here = {**settings, "alpha": round(settings["alpha"] * share, 4)}
         family = fp.families.create(FAMILY, **setting_options(FAMILY, SETTING), **here)

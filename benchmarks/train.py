@@ -79,6 +79,13 @@ RECIPES: dict[str, dict[str, str]] = {
         "--option first_horizon=20 --option validate_every=100 "
         "--from fixedpoint-training/robust-kalman/warm-start+secants/trained.safetensors",
     },
+    "robust-kalman.metric": {  # on the metric that metric.py learned
+        "warm-start+secants": f"{_PAIRS} --updates 700 --learning-rate 0.005 --horizon 22 --option validate_every=100 "
+        "--option secants.pairs=16 --option secants.steps=10 --option warm-start.width=48 "
+        "--option warm-start.context=false",
+        "warm-start+anderson-2": f"{_PAIRS} --updates 700 --learning-rate 0.004 --horizon 22 "
+        "--option validate_every=100 --option warm-start.width=48 --option warm-start.context=false",
+    },
     "robust-pca": {
         "gru": f"{_ROBUST} --horizon 32 --option gru.base=anderson-2 --option gru.hidden=56 --option gru.steps=30",
         "warm-start+anderson-2": f"{_ROBUST} --horizon 32 --option warm-start.width=64",

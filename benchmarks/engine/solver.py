@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
+from fixedpoint import comparison
 from maps.scs import SCS, ConeProgram, solve
 
 CONVERGED = fp.Status.CONVERGED
@@ -71,7 +72,8 @@ class Ours(Solver):
 
     Args:
         variant: name of the row.
-        row: {"form", "accelerator", "options" of the accelerator, "settings": keywords of `maps.scs.solve`}.
+        row: {"form", "accelerator", "options" of the accelerator, "settings": keywords of `maps.scs.solve`}; with
+            "trained": [family, setting] the accelerator has the weights that were trained for these.
     """
 
     name, peer = "fixedpoint", False
@@ -79,11 +81,15 @@ class Ours(Solver):
     def __init__(self, variant: str, row: Mapping[str, Any]) -> None:
         self.variant, self.form = variant, row["form"]
         self.settings = {name: row.get(name, {}) for name in ("options", "settings")}
-        self.settings["accelerator"] = row["accelerator"]
+        self.settings |= {name: row[name] for name in ("accelerator", "trained") if name in row}
 
     def prepare(self, programs: Sequence[ConeProgram], eps: float) -> Job:
         """See `Solver.prepare`."""
-        accelerator = fp.accelerators.create(self.settings["accelerator"], **self.settings["options"])
+        name, trained = self.settings["accelerator"], self.settings.get("trained")
+        if trained:
+            accelerator = fp.load(comparison.trained_files(*trained)[name])
+        else:
+            accelerator = fp.accelerators.create(name, **self.settings["options"])
         return _OurJob(programs, accelerator, {"eps_abs": eps, "eps_rel": eps, **self.settings["settings"]})
 
 

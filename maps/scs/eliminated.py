@@ -23,7 +23,7 @@ from maps.scs.matrix import rows_from, times, transposed_times
 from maps.scs.state import Inner
 from maps.scs.termination import Sizes, size
 
-WEIGHT = 1e-10
+WEIGHT = 1e-12
 """R of x and of the duals of equations."""
 
 

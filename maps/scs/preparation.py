@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from maps.scs.map import SCS
 
 
+ROUNDED = 1e-9
+"""Accuracy of a factor in double precision that is for an iteration in single precision."""
+
+
 def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> Context:
     """Scale the data and factor the linear system; once for the batch where the scaled A and P are shared.
 
@@ -47,7 +51,10 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     R = metric(map, torch.full((1 if one else batch,), map.scale, dtype=precise, device=b.device))
     R_y, rho_x = R[..., map.n : -1], eliminated.WEIGHT if map.first else map.rho_x
     weightless = map.cone.equalities if map.first else None
-    system = linear_systems.factor(kind, data.A, data.P, R_y[0] if one else R_y, rho_x, weightless=weightless)
+    rough = ROUNDED if precise != dtype else 0.0
+    system = linear_systems.factor(
+        kind, data.A, data.P, R_y[0] if one else R_y, rho_x, weightless=weightless, tolerance=rough
+    )
     if not one:
         return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
     response = eliminated.Response.of(system, data.A, R[0], map.first) if map.first else None

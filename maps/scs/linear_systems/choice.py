@@ -42,7 +42,14 @@ def choose(A: Pattern, P: Pattern | None, copies: int) -> str:
 
 
 def factor(
-    kind: str, A: Matrix, P: Matrix | None, R_y: Tensor, rho_x: float, *, weightless: int | None = None
+    kind: str,
+    A: Matrix,
+    P: Matrix | None,
+    R_y: Tensor,
+    rho_x: float,
+    *,
+    weightless: int | None = None,
+    tolerance: float = 0.0,
 ) -> LinearSystem:
     """Prepare K for a batch, or once for a shared A and P.
 
@@ -53,6 +60,7 @@ def factor(
         R_y: (m,) positive, or (B, m).
         rho_x: positive.
         weightless: None, or how many rows in front have an R_y that, like rho_x, is next to nothing.
+        tolerance: what "condensed" need not be more accurate than.
 
     Raises:
         FactorizationError: no instance's factor reproduced a known solution.
@@ -64,5 +72,5 @@ def factor(
     assert isinstance(A, SparseMatrix)
     assert P is None or isinstance(P, SparseMatrix)
     if kind == "condensed":
-        return condensed.factor(A, P, R_y, rho_x, weightless)
+        return condensed.factor(A, P, R_y, rho_x, weightless, tolerance)
     return (sparse.factor if kind == "sparse" else conjugate_gradients.prepare)(A, P, R_y, rho_x)

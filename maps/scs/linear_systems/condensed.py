@@ -26,8 +26,6 @@ OWN_EDGE, OWN_ENTRY = 6.0, 0.4
 """Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
 ratios matter.)"""
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
-_WEIGHTLESS = 1e-10
-"""The same in double precision where x and equations have next to no weight: as much is lost by that anyway."""
 
 
 class Condensed(NamedTuple):
@@ -90,7 +88,7 @@ def cheaper(A: Pattern, P: Pattern | None, copies: int) -> bool:
 
 
 def factor(
-    A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, weightless: int | None
+    A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, weightless: int | None, tolerance: float
 ) -> Condensed | dense.Dense | dense.Inverse:
     """See `linear_systems.factor`; instances whose condensation is not accurate get a dense factor."""
     direct: Any = dense.factor if weightless is None else dense.invert
@@ -113,7 +111,7 @@ def factor(
         target = kkt_product(A, P, R_y, rho_x, known)
         whole = torch.isfinite(target).all(1)  # other rows are somebody else's to report
 
-        limit = max(_TOLERANCE[R_y.dtype], 0.0 if weightless is None else _WEIGHTLESS)
+        limit = max(_TOLERANCE[R_y.dtype], tolerance)
 
         def inexact(system: Condensed) -> Tensor:
             error = (system.solve(target) - known).abs().amax(1)

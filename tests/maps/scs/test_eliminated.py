@@ -170,3 +170,10 @@ def test_weights_change_the_metric_and_not_the_solution(eliminate: bool) -> None
 def kalman() -> ConeProgram:
     """A few tracks, which share their matrices."""
     return fp.families.create("robust-kalman").sample(6, generator=torch.Generator().manual_seed(0))
+
+
+def test_ten_digits_are_within_reach(kalman: ConeProgram) -> None:
+    settings = {"eliminate": True, "normalize": False, "scale": 2.5, "tau_factor": 100.0, "adaptive_scale": False}
+    found = solve(kalman, eps_abs=3e-10, eps_rel=3e-10, **settings)
+    assert bool((found.status == fp.Status.CONVERGED).all())
+    assert float(kkt_error(kalman, found.x, found.y, found.s).max()) <= 3.1e-10

@@ -1,0 +1,143 @@
+"""How many training instances it takes, and how much one seed differs from another.
+
+    .venv/bin/python -m benchmarks.generalisation            (from the repository root; two runs side by side)
+    .venv/bin/python -m benchmarks.generalisation report     (the table again, from the records)
+
+Trains one accelerator on the robust Kalman filter, in its learned metric, on 32 to 8,000 instances with 5 seeds each,
+and measures every one on the same held-out instances beside tuned Anderson acceleration. Training that was interrupted
+goes on, what was measured is not measured again, and records of other code or settings are not shown. Writes
+`benchmarks/results/generalisation/records.jsonl`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+import fixedpoint as fp
+from benchmarks.engine import store
+from fixedpoint import comparison
+from fixedpoint.evaluation import TARGETS, Record, evaluations_to, generator, trace
+from fixedpoint.report.style import plain
+from fixedpoint.report.table import show
+
+FAMILY, SETTING, ACCELERATOR = "robust-kalman", "metric", "warm-start+secants"
+SIZES, SEEDS = (32, 128, 1000, 8000), (0, 1, 2, 3, 4)
+PLAN: dict[str, Any] = {"updates": 300, "batch": 16, "horizon": 22, "learning_rate": 0.004, "validate_every": 100}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "warm-start": {"width": 24, "context": False},
+    "secants": {"pairs": 16, "steps": 10},
+}
+HELD_OUT, STEPS, SEED = 256, 50, 0
+ROOT = Path(__file__).resolve().parents[1]
+FILE = Path(__file__).parent / "results" / "generalisation" / "records.jsonl"
+RUNS = comparison.LOCAL_TRAINING / "generalisation"
+JOBS = 2
+
+
+def run_name() -> str:
+    """Of all that may stand in one table."""
+    found = comparison.starting_point(FAMILY, SETTING, comparison.settings_file(FAMILY, setting=SETTING))
+    content = {"plan": PLAN, "options": OPTIONS, "from": found, "held out": HELD_OUT, "steps": STEPS}
+    return store.run_name(content)
+
+
+def family_options() -> dict[str, Any]:
+    """Of the family with the learned metric, as Anderson acceleration was tuned on it."""
+    settings = comparison.settings_file(FAMILY, setting=SETTING)
+    return comparison.starting_point(FAMILY, SETTING, settings)[0]
+
+
+def measured(accelerator: fp.Accelerator) -> dict[str, Any]:
+    """Evaluations to the targets on the held-out instances, as fields of a record."""
+    family = fp.families.create(FAMILY, **family_options())
+    problem = family.sample(HELD_OUT, generator=generator(SEED, "test"))
+    errors = trace(family, accelerator, problem, STEPS)[0].numpy()
+    grid, counts = np.arange(1, STEPS + 1), {}
+    for target in TARGETS:
+        found = np.quantile(evaluations_to(target, grid, errors), [0.5, 0.9], method="inverted_cdf")
+        counts[store.text_of(target)] = [float(v) if np.isfinite(v) else None for v in found]
+    return {"held_out": HELD_OUT, "evaluations_to": counts}
+
+
+def one(run: str, instances: int, seed: int) -> None:
+    """Train with one seed on so many instances, measure, append the record to those of the run."""
+    folder = RUNS / f"{run}.{instances}.{seed}"
+    plan = {**PLAN, "instances": instances, "seed": seed}
+    trained = fp.train(FAMILY, ACCELERATOR, family_options=family_options(), options=OPTIONS, out=folder, **plan)
+    minutes = (trained.provenance or {})["minutes"]
+    identity = {"run": run, "accelerator": ACCELERATOR, "instances": instances, "seed": seed}
+    store.append(FILE, [{**identity, "minutes": minutes, **measured(trained)}])
+
+
+def report() -> Table | None:
+    """The table of the last run; None before the first."""
+    found = store.read(FILE)
+    return table([record for record in found if record["run"] == found[-1]["run"]]) if found else None
+
+
+def table(found: Sequence[Record]) -> Table:
+    """Median and range over the seeds."""
+    made = plain(f"{FAMILY}, learned metric: evaluations, median / 90th percentile of {HELD_OUT} held-out instances")
+    for name in ("accelerator", "instances", "seeds", *(f"to {store.text_of(t)}" for t in TARGETS), "minutes"):
+        made.add_column(name, justify="left" if name == "accelerator" else "right")
+    for name, instances in sorted({(r["accelerator"], r["instances"] or 0) for r in found}):
+        rows = [r for r in found if (r["accelerator"], r["instances"] or 0) == (name, instances)]
+        cells = [
+            " / ".join(_over_seeds([r["evaluations_to"][store.text_of(t)][k] for r in rows]) for k in (0, 1))
+            for t in TARGETS
+        ]
+        minutes = f"{np.median([r['minutes'] for r in rows]):.1f}" if instances else ""
+        made.add_row(name, str(instances or ""), str(len(rows)) if instances else "", *cells, minutes)
+    return made
+
+
+def _over_seeds(values: Sequence[float | None]) -> str:
+    """The median, and the range where there is one; "-" where a seed did not get there."""
+    known = sorted(np.inf if v is None else v for v in values)
+    text = ["-" if np.isinf(v) else f"{v:g}" for v in (known[len(known) // 2], known[0], known[-1])]
+    return text[0] if text[1] == text[2] else f"{text[0]} ({text[1]}-{text[2]})"
+
+
+def main() -> None:
+    """Do what is missing, then print the table."""
+    if sys.argv[1:2] == ["one"]:
+        one(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        return
+    if sys.argv[1:] not in ([], ["report"]):
+        sys.exit(f"expected nothing or report, got {' '.join(sys.argv[1:])}")
+    if not sys.argv[1:]:
+        run = run_name()
+        known = {(r["instances"], r["seed"]) for r in store.read(FILE) if r["run"] == run}
+        if (None, None) not in known:
+            settings = comparison.settings_file(FAMILY, setting=SETTING)
+            tuned = comparison.configure(FAMILY, "anderson-2", settings, SETTING).accelerator
+            identity = {"run": run, "accelerator": "anderson-2, tuned", "instances": None, "seed": None}
+            store.append(FILE, [{**identity, "minutes": 0.0, **measured(tuned)}])
+        jobs = [(n, seed) for seed in SEEDS for n in SIZES if (n, seed) not in known]
+        with ThreadPoolExecutor(JOBS) as pool:
+            done = list(pool.map(lambda job: _process(run, job), jobs))
+        if failed := [job for job, good in zip(jobs, done, strict=True) if not good]:
+            sys.exit(f"failed: {failed}")
+    shown = report()
+    if shown is not None:
+        show(shown)
+
+
+def _process(run: str, job: tuple[int, int]) -> bool:
+    command = [sys.executable, "-m", "benchmarks.generalisation", "one", run, *map(str, job)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    print(f"{job[0]} instances, seed {job[1]}: {'done' if done.returncode == 0 else done.stderr}", flush=True)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    main()
