@@ -86,9 +86,13 @@ def report() -> Table | None:
 
 def table(found: Sequence[Record]) -> Table:
     """Median and range over the seeds."""
-    made = plain(f"{FAMILY}, learned metric: evaluations, median / 90th percentile of {HELD_OUT} held-out instances")
-    for name in ("accelerator", "instances", "seeds", *(f"to {store.text_of(t)}" for t in TARGETS), "minutes"):
-        made.add_column(name, justify="left" if name == "accelerator" else "right")
+    seeds = min((sum(r["instances"] == n for r in found) for n in {r["instances"] for r in found} - {None}), default=0)
+    made = plain(
+        f"{FAMILY}, learned metric: evaluations, median / 90th percentile of {HELD_OUT} held-out instances.\n"
+        f"Trained: {ACCELERATOR} on so many instances; medians over {seeds} seeds, with their range."
+    )
+    for name in ("", "of", *(f"to {store.text_of(t)}" for t in TARGETS), "min"):
+        made.add_column(name, justify="right" if name else "left", no_wrap=True)
     for name, instances in sorted({(r["accelerator"], r["instances"] or 0) for r in found}):
         rows = [r for r in found if (r["accelerator"], r["instances"] or 0) == (name, instances)]
         cells = [
@@ -96,7 +100,7 @@ def table(found: Sequence[Record]) -> Table:
             for t in TARGETS
         ]
         minutes = f"{np.median([r['minutes'] for r in rows]):.1f}" if instances else ""
-        made.add_row(name, str(instances or ""), str(len(rows)) if instances else "", *cells, minutes)
+        made.add_row("trained" if instances else name, str(instances or ""), *cells, minutes)
     return made
 
 
