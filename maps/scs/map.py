@@ -59,7 +59,8 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         eliminate: the limit rho_x -> 0, zero_cone_factor -> infinity (`eliminated`): x and the duals of equations are
             solved for exactly in every step and leave the state, which has one number for each inequality and one for
             tau. Fewer numbers to move, store and learn; `rho_x` and `zero_cone_factor` have no say. Not with
-            `adaptive_scale`, nor with the linear solvers "sparse" and "cg".
+            `adaptive_scale`, nor with the linear solvers "sparse" and "cg"; of no effect without inequalities. x and
+            these duals must be determined by the rest: equations that (nearly) repeat each other are refused.
         adaptive_scale: let a solve change the scale of each instance, by SCS's scalar rule; it then has a
             factorization of its own.
         error_weights: (absolute, relative), >= 0 and not both 0.
@@ -127,6 +128,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         self.weights = None if weights is None else settings.row_weights(weights, self.cone)
         if weights is not None:
             coordinates["weights"] = [float(weight) for weight in weights]
+        eliminate = eliminate and self.m > self.cone.equalities  # else there would be nothing left
         self.first = n + self.cone.equalities if eliminate else 0
         """Of (x, y, tau) the first coordinate that the state has."""
         if eliminate:

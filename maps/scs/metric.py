@@ -62,13 +62,17 @@ def learn(
         report: called with (updates so far, loss) after each.
 
     Raises:
-        TypeError: the family's map is no `SCS`; ValueError: it does not eliminate, or its batches share no matrix.
+        TypeError: the family's map is no `SCS`; ValueError: it does not eliminate, its batches share no matrix, or a
+            number is below 1.
     """
+    for name, value in (("instances", instances), ("steps", steps), ("updates", updates), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
     map = family.map
     if not isinstance(map, SCS):
         raise TypeError(f"family: expected one whose map is an SCS, got {type(map).__name__}")
     if not map.first:
-        raise ValueError("family: expected eliminate=True, a metric of the inequalities alone is what is learned here")
+        raise ValueError("family: expected eliminate=True and inequalities, whose metric is what is learned here")
     rng = generator(seed, "train")
     problem = family.sample(instances, generator=rng)
     with torch.no_grad():

@@ -54,7 +54,10 @@ def row_weights(weights: Sequence[float], cone: ProductCone) -> Tensor:
     Raises:
         ValueError: another number of them, one that is not positive and finite, different ones inside a block.
     """
-    found = torch.as_tensor(weights, dtype=torch.float64)
+    try:
+        found = torch.as_tensor(weights, dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"weights: expected positive numbers ({error})") from None
     count = cone.dim - cone.equalities
     if found.shape != (count,):
         raise ValueError(f"weights: expected {count} numbers, one for each inequality, got {tuple(found.shape)}")
@@ -63,10 +66,13 @@ def row_weights(weights: Sequence[float], cone: ProductCone) -> Tensor:
             f"weights: expected positive numbers, got {float(found[wrong[0]])!r} for inequality {wrong[0]}"
         )
     whole = torch.cat([found.new_ones(cone.equalities), found])[None]
-    uneven = (cone.share_within_blocks(whole, "max", box=True) != whole)[0].nonzero()
+    most, least = (cone.share_within_blocks(one, "max", box=True) for one in (whole, -whole))
+    uneven = (most != -least)[0].nonzero()
     if len(uneven):
         row = int(uneven[0]) - cone.equalities
-        raise ValueError(f"weights: expected one weight for all rows of a block, but that of inequality {row} differs")
+        raise ValueError(
+            f"weights: expected one weight for all rows of a block, but in that of inequality {row} they differ"
+        )
     return found
 
 

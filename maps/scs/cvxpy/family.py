@@ -97,7 +97,9 @@ class CvxpyFamily(ConicFamily):
         self.quadratic, self.canonical = quadratic, self._compiled[quadratic]
         self.form = "quadratic" if self.canonical.P is not None else "conic"
         self.options = dict(settings)
-        self._settings = {**({"normalize": "shared"} if self.canonical.shared else {}), **settings}
+        shared, fixed = self.canonical.shared, bool(settings.get("eliminate"))
+        preset = ({"normalize": "shared"} if shared else {}) | ({"adaptive_scale": False} if fixed else {})
+        self._settings = {**preset, **settings}
         canonical = self.canonical
         self.map = SCS(canonical.n, canonical.cones, features=canonical.features, **self._settings)
         self.tunable = _tunable(canonical)  # type: ignore[misc]

@@ -118,7 +118,8 @@ def invert(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Inverse:
     if bool((wrong & finite).any()) and bool(wrong[finite].all()):
         raise FactorizationError(
             "A, P: x and the duals of equations are not determined by the others (equations that repeat each other, or "
-            "a direction that neither P nor a constraint sees), or the inverse is wrong; use eliminate=False"
+            "a direction that neither P nor a constraint sees), or the rows are scaled badly; use eliminate=False, or "
+            "normalize=True"
         )
     if bool(wrong.any()):  # NaN makes these DIVERGED, the others go on
         system = system._replace(inverse=torch.where(wrong[:, None, None], torch.nan, system.inverse))

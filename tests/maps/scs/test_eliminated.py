@@ -177,3 +177,11 @@ def test_ten_digits_are_within_reach(kalman: ConeProgram) -> None:
     found = solve(kalman, eps_abs=3e-10, eps_rel=3e-10, **settings)
     assert bool((found.status == fp.Status.CONVERGED).all())
     assert float(kkt_error(kalman, found.x, found.y, found.s).max()) <= 3.1e-10
+
+
+def test_without_inequalities_there_is_nothing_to_leave_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    A, b, c = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 5), (2, 3), (2, 5)))
+    program = ConeProgram(A, b, c, P=torch.eye(5, dtype=torch.float64), cones={"z": 3})
+    found = solve(program, eliminate=True, **STATIC)
+    assert bool((found.status == fp.Status.CONVERGED).all())

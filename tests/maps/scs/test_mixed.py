@@ -10,6 +10,7 @@ import torch
 
 import fixedpoint as fp
 from fixedpoint.evaluation import generator
+from maps.cones import ProductCone
 from maps.scs import ConeProgram, kkt_error, mixed, solve
 from maps.scs.families.robust_kalman import RobustKalman
 from tests.maps.scs.programs import program
@@ -145,3 +146,20 @@ def test_what_makes_no_sense_is_refused() -> None:
             solve(program, precision="mixed", **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^precision: expected \"full\" or \"mixed\", got 'half'$"):
         solve(program, precision="half")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("eliminate", [False, True])
+def test_what_is_returned_is_in_the_cones(eliminate: bool) -> None:
+    """Float32 projections are not: s and y are projected again before they are judged."""
+    rng = np.random.default_rng(0)
+    cone, n, count = ProductCone({"l": 3, "s": [3]}), 12, 100
+    A, z = rng.standard_normal((9, n)), torch.as_tensor(rng.standard_normal((count, 9)))
+    s = cone.project(z)
+    y, x, root = (s - z).numpy(), rng.standard_normal((count, n)), rng.standard_normal((n, n // 2))
+    P = root @ root.T + 0.5 * np.eye(n)
+    program = ConeProgram(A, x @ A.T + s.numpy(), -(x @ P + y @ A), P=P, cones=cone.spec)
+    accuracy = {"eps_abs": 1e-6, "eps_rel": 1e-6, "check_interval": 4, "adaptive_scale": False}
+    found = solve(program, precision="mixed", eliminate=eliminate, **accuracy)
+    error = kkt_error(program, found.x, found.y, found.s)
+    assert found.converged.all()
+    assert float(error.max()) <= 1e-6
