@@ -244,11 +244,11 @@ def test_a_scale_that_cannot_be_factored_is_not_adopted(monkeypatch: pytest.Monk
     calm = solve(one, None, adaptive_scale=False, **options)
     factor, calls = linear_systems.factor, []
 
-    def first_only(*arguments: Any) -> Any:
+    def first_only(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
         if len(calls) > 1:
             raise FactorizationError("none of them")
-        return factor(*arguments)
+        return factor(*arguments, **options)
 
     monkeypatch.setattr(linear_systems, "factor", first_only)
     found = solve(one, None, **options)
