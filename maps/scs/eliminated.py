@@ -87,17 +87,17 @@ def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
     rows = context.rows
     units, (b, c), sigma = rows.units, rows.data[2:], rows.scaling.sigma
     k = aux.v.shape[1] - 1
-    n, equations, whole, R = c.shape[1], b.shape[1] - k, R, R[..., -k - 1 : -1]
+    n, equations, R_i = c.shape[1], b.shape[1] - k, R[..., -k - 1 : -1]
     P = rows.data.P if context.shared.A is None else context.shared.P
     half, tau_tilde, tau = aux.half[:, :k], aux.v[:, k:] + aux.half[:, k:], aux.tail[:, k:]
     y, b_z, b_i = aux.tail[:, :k], b[:, :equations], b[:, equations:]
-    x, y_z = free(aux, whole, context).split([n, equations], 1)
+    x, y_z = free(aux, R, context).split([n, equations], 1)
     unit = None if units.rows is None else units.rows[:, equations:]
 
     w = y - aux.v[:, :k] - half
-    of_half = R * half
+    of_half = R_i * half
     Ax = torch.addcmul(of_half, b_i, tau_tilde)
-    s = torch.addcmul(of_half, R, w, value=-1).neg()
+    s = torch.addcmul(of_half, R_i, w, value=-1).neg()
     ray = Ax + s
     one, before, square = tau[:, 0], tau_tilde[:, 0].abs(), sigma[:, 0] ** 2
     nothing = torch.zeros_like(one)

@@ -75,9 +75,8 @@ def solve(
 
     def go_on(rows: slice, part: ConeProgram, found: Run) -> dict[str, Tensor]:
         x, y, s = (t.to(part.b.dtype) for t in found.output)
-        output = ConicPoint(
-            x, part.cone.project_dual(y), part.cone.project(s)
-        )  # float32's are in the cones to 1e-7 only
+        # float32's y and s are in the cones to 1e-7 of their size only
+        output = ConicPoint(x, part.cone.project_dual(y), part.cone.project(s))
         first = finish(rows, part, found._replace(output=output), slack=1.0)  # float32's rounding is no excuse
         status = first["status"]
         index = indices((status != Status.INVALID) & (status != Status.CONVERGED))
