@@ -162,3 +162,16 @@ def test_a_pattern_is_planned_once() -> None:
     A, _ = programs(6, 8, 0.5, 5, None)
     again = Pattern(A.pattern.rows.copy(), A.pattern.columns.copy(), A.pattern.shape)
     assert plan(A.pattern, None, shared=True) is plan(again, None, shared=True)
+
+
+def test_a_support_is_used_up_once() -> None:
+    """w stands in two equations without a weight: once one of them went on its support, nothing is left of it for the
+    other, which has to wait for the core.
+    """
+    pattern = Pattern(np.array([0, 1, 1]), np.array([0, 0, 1]), (2, 2))  # w alone, and w with x
+    A = SparseMatrix(torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 1.0]]).double(), pattern)
+    P = SparseMatrix(torch.ones(2, 1, dtype=torch.float64), Pattern(np.array([0]), np.array([0]), (2, 2)))
+    system = condensed.factor(A, P, torch.full((2,), 1e-12, dtype=torch.float64), 1e-12, 2, 0.0)
+    assert isinstance(system, condensed.Condensed)
+    assert system.refined is None
+    assert system.direct is None
