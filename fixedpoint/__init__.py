@@ -8,10 +8,11 @@ from fixedpoint.adjoint import AdjointWarning
 from fixedpoint.checkpoint import load, save
 from fixedpoint.context import Context, Reuse
 from fixedpoint.iterate import unroll
-from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily, Signature
+from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily
 from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
 from fixedpoint.report.bar import ProgressBar
 from fixedpoint.settings import Choice, Range
+from fixedpoint.signature import Signature
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Solution, Status, Trajectory
 from fixedpoint.solving import Truncated, solve
 from fixedpoint.training import train

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from fixedpoint import composition, files
 from fixedpoint.learned import Learned
-from fixedpoint.protocol import Accelerator, Signature
+from fixedpoint.protocol import Accelerator
 from fixedpoint.registry import RegistryError
+from fixedpoint.signature import Signature
 
 FORMAT = 1
 SUFFIX = ".safetensors"

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fixedpoint.learned import options as arguments
-from fixedpoint.protocol import Accelerator, Signature
+from fixedpoint.protocol import Accelerator
 from fixedpoint.registry import RegistryError, accelerators
+from fixedpoint.signature import Signature
 
 _PLAIN = (bool, int, float, str, type(None))
 _DEPTH = 8

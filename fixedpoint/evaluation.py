@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -20,9 +19,10 @@ import torch
 from torch import Tensor
 
 from fixedpoint import leaves
+from fixedpoint.clocks import Clock, TimedAccelerator, TimedMap
 from fixedpoint.iterate import unroll
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily
-from fixedpoint.solution import Evaluation, Status
+from fixedpoint.solution import Status
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 """Errors whose evaluations are counted."""
@@ -72,63 +72,13 @@ class Peer(ABC):
         """Yield a point for each number of evaluations (ascending); the caller may stop early."""
 
 
-class _Clock:
-    """Adds up the seconds spent in one part of the loop."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def timed(self, function: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds += time.perf_counter() - began
-
-        return call
-
-
-class _TimedMap(FixedPointMap[Any, Any]):
-    """A map that reports where its time goes."""
-
-    def __init__(self, map: FixedPointMap[Any, Any], setup: _Clock, run: _Clock) -> None:
-        self.signature, self.inner = map.signature, map
-        self.ranks = map.ranks  # type: ignore[misc]
-        for name in ("setup", "featurize", "metric", "initial"):
-            setattr(self, name, setup.timed(getattr(map, name)))
-        for name in ("retract", "evaluate", "assess", "output"):
-            setattr(self, name, run.timed(getattr(map, name)))
-
-    def initial(self, context: Any) -> Tensor:
-        raise NotImplementedError  # replaced above
-
-    def forward(self, x: Tensor, context: Any) -> Tensor:
-        return self.inner.forward(x, context)
-
-
-class _TimedAccelerator(Accelerator):
-    """An accelerator that reports its time."""
-
-    def __init__(self, accelerator: Accelerator, clock: _Clock) -> None:
-        self.uses_features = accelerator.uses_features
-        for name in ("init", "step"):
-            setattr(self, name, clock.timed(getattr(accelerator, name)))
-
-    def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Any]:
-        raise NotImplementedError  # replaced above
-
-    def step(self, at: Evaluation, state: Any) -> tuple[Tensor, Any]:
-        raise NotImplementedError  # replaced above
-
-
 def trace(family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: int) -> tuple[Tensor, dict[str, float]]:
     """(errors (T, B), seconds spent in setup, map and accelerator) of `steps` evaluations."""
-    setup, run, acceleration = _Clock(), _Clock(), _Clock()
-    timed = _TimedMap(family.map, setup, run)
+    setup, run, acceleration = Clock(), Clock(), Clock()
+    timed = TimedMap(family.map, setup, run)
     with torch.no_grad():
         trajectory = unroll(
-            timed, problem, _TimedAccelerator(accelerator.bind(family.map.signature), acceleration), steps
+            timed, problem, TimedAccelerator(accelerator.bind(family.map.signature), acceleration), steps
         )
 
         def error(k: int) -> Tensor:

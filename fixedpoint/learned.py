@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checka
 import torch
 from torch import Tensor, nn
 
-from fixedpoint.protocol import Accelerator, Signature
+from fixedpoint.protocol import Accelerator
+from fixedpoint.signature import Signature
 
 Kind = TypeVar("Kind", bound=Accelerator)
 

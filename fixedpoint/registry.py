@@ -10,21 +10,17 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
-import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fixedpoint import entrypoints
 from fixedpoint.protocol import ProblemFamily
 from fixedpoint.settings import Setting
 from fixedpoint.userfile import RegistryError, from_file, in_file, label
-
-DISTRIBUTION = "fixedpoint-acceleration"
-
 
 FamilySource = str | ProblemFamily
 """A registered name, "FILE.py:NAME" for a family in a user's file, or a family."""
@@ -75,15 +71,15 @@ class Registry:
         if loaded is not None and sys.modules.get(point.module) is module:
             return loaded
         who = f"{self._one()} {name!r} ({point.value})"
-        if shadow := _shadow(point):
+        if shadow := entrypoints.shadow(point):
             raise RegistryError(f"{who} cannot be loaded: {shadow}")
         try:
             loaded = point.load()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-            if missing not in ("", _top(point)):
-                reason += f"; {_remedy(point, [missing])}"
+            if missing not in ("", entrypoints.top(point)):
+                reason += f"; {entrypoints.remedy(point, [missing])}"
             raise RegistryError(f"{who} cannot be loaded: {reason}") from error
         if not callable(loaded):
             raise RegistryError(f"{who} cannot be loaded: expected a class or callable, got {loaded!r}")
@@ -98,8 +94,8 @@ class Registry:
                 options do not fit.
         """
         plugin = self.load(name)
-        if missing := [module for module, installed in _needs(plugin).items() if not installed]:
-            remedy = _remedy(self._points()[name], missing)
+        if missing := [module for module, installed in entrypoints.needs(plugin).items() if not installed]:
+            remedy = entrypoints.remedy(self._points()[name], missing)
             raise RegistryError(f"{self._one()} {name!r} needs {' and '.join(missing)}: {remedy}")
         return plugin(**options)
 
@@ -120,7 +116,7 @@ class Registry:
         found = set()
         for point in self._points().values():
             try:
-                spec = importlib.util.find_spec(_top(point))
+                spec = importlib.util.find_spec(entrypoints.top(point))
             except ValueError:  # a module without a spec, made by hand
                 continue
             found |= {Path(place) for place in (spec.submodule_search_locations if spec else None) or []}
@@ -147,7 +143,7 @@ class Registry:
                 rows.append(Description(name, f"BROKEN: {error}", "", origin, {}, broken=True))
                 continue
             summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0].replace("\n", " ")
-            rows.append(Description(name, summary, _options(plugin), origin, _needs(plugin)))
+            rows.append(Description(name, summary, entrypoints.options(plugin), origin, entrypoints.needs(plugin)))
         return rows
 
     def _close(self, name: str) -> str | None:
@@ -163,90 +159,15 @@ class Registry:
 
     def _points(self) -> dict[str, EntryPoint]:
         points: dict[str, EntryPoint] = {}
-        for point in _scanned(self.group, _places()):
+        for point in entrypoints.of(self.group):
             if other := points.get(point.name):
-                owners = " and ".join(sorted([_owner(other), _owner(point)]))
+                owners = " and ".join(sorted([entrypoints.owner(other), entrypoints.owner(point)]))
                 raise RegistryError(f"{self._one()} name {point.name!r} is registered twice: by {owners}")
             points[point.name] = point
         return points
 
     def _one(self) -> str:
         return {"families": "family"}.get(self.kind, self.kind.removesuffix("s"))
-
-
-def _places() -> tuple[tuple[str, int], ...]:
-    """Where packages are looked for, and when each place changed last."""
-    found = []
-    for place in sys.path:
-        try:
-            found.append((place, os.stat(place or ".").st_mtime_ns))
-        except OSError:  # nothing there
-            found.append((place, 0))
-    return tuple(found)
-
-
-@lru_cache(maxsize=16)
-def _scanned(group: str, places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group: a scan of all packages takes milliseconds, as much as a small solve."""
-    return tuple(entry_points(group=group))
-
-
-def _options(plugin: Callable[..., Any]) -> str:
-    """Arguments of a plug-in with their defaults; those without must be given."""
-    shown = []
-    for name, parameter in inspect.signature(plugin).parameters.items():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            shown.append(str(parameter).partition(":")[0])
-        elif parameter.default is parameter.empty:
-            shown.append(f"{name} (required)")
-        else:
-            shown.append(f"{name} ({parameter.default})")
-    return ", ".join(shown) or "none"
-
-
-def _needs(plugin: Callable[..., Any]) -> dict[str, bool]:
-    """The modules that a plug-in says it `needs`: name -> whether it is installed (nothing is imported)."""
-    return {module: importlib.util.find_spec(module) is not None for module in getattr(plugin, "needs", ())}
-
-
-def _remedy(point: EntryPoint, missing: list[str]) -> str:
-    """What to install when modules are missing."""
-    ours = point.dist is not None and point.dist.name == DISTRIBUTION
-    return f'pip install "{DISTRIBUTION}[all]"' if ours else f"pip install {' '.join(missing)}"
-
-
-def _top(point: EntryPoint) -> str:
-    return point.module.partition(".")[0]
-
-
-def _owner(point: EntryPoint) -> str:
-    return f"{point.dist.name if point.dist else 'unknown'} ({point.value})"
-
-
-def _shadow(point: EntryPoint) -> str | None:
-    """What is wrong when another module of the same name hides the plug-in's package; nothing is imported to know.
-
-    `maps` is a common name for a folder: one in the current directory hides ours when Python searches there first.
-    """
-    top = _top(point)
-    try:
-        spec = importlib.util.find_spec(top)
-    except ValueError:  # a module without a spec, made by hand
-        return None
-    if spec is None or point.dist is None:
-        return None
-    places = [Path(p).resolve() for p in spec.submodule_search_locations or [spec.origin or ""]]
-    if point.dist.name == DISTRIBUTION:
-        homes = {Path(__file__).resolve().parent.parent / top}
-    else:  # the file list of an editable distribution does not tell
-        owned = [f.parts[0] for f in point.dist.files or [] if f.parts[0] in (top, f"{top}.py")]
-        homes = {Path(str(point.dist.locate_file(part))).resolve() for part in owned}
-    if not homes or any(place in homes for place in places):
-        return None
-    return (
-        f"`{top}` would be imported from {places[0]}, which is not the `{top}` of {point.dist.name}: a folder or "
-        "module of the same name comes first on sys.path. Rename it, or run from another directory"
-    )
 
 
 class Families(Registry):

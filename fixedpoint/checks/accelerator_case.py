@@ -12,7 +12,8 @@ from fixedpoint import leaves
 from fixedpoint.checks.compare import clone
 from fixedpoint.checks.report import Laws
 from fixedpoint.checks.specimen import Specimen, SpecimenProblem
-from fixedpoint.protocol import Accelerator, Signature
+from fixedpoint.protocol import Accelerator
+from fixedpoint.signature import Signature
 from fixedpoint.solution import Evaluation
 
 BATCH = 5

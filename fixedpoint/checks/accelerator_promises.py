@@ -16,7 +16,8 @@ from fixedpoint.checks.compare import distance
 from fixedpoint.checks.report import NotApplicable, Violation
 from fixedpoint.checks.specimen import Adversary, Specimen, reflection
 from fixedpoint.iterate import unroll
-from fixedpoint.protocol import LAWS, FixedPointMap, Signature
+from fixedpoint.protocol import LAWS, FixedPointMap
+from fixedpoint.signature import Signature
 from fixedpoint.solution import Solution
 from fixedpoint.solving import solve
 

@@ -19,7 +19,8 @@ from fixedpoint.checks import (  # noqa: F401 - they register their laws
 from fixedpoint.checks.accelerator_case import AcceleratorCase, accelerator_law
 from fixedpoint.checks.map_case import MapCase, map_law
 from fixedpoint.checks.report import Report
-from fixedpoint.protocol import Accelerator, FixedPointMap, Signature
+from fixedpoint.protocol import Accelerator, FixedPointMap
+from fixedpoint.signature import Signature
 
 MAP_CHECKS: tuple[str, ...] = tuple(map_law.names)
 """Names of the checks of `check_map`, in order."""

@@ -15,7 +15,8 @@ from fixedpoint.checks.compare import cast, changed, clone, distance, global_sta
 from fixedpoint.checks.map_case import MapCase, map_law
 from fixedpoint.checks.report import NotApplicable, Violation
 from fixedpoint.checks.specimen import Plain
-from fixedpoint.protocol import FixedPointMap, Signature
+from fixedpoint.protocol import FixedPointMap
+from fixedpoint.signature import Signature
 from fixedpoint.solution import Evaluation, Status
 from fixedpoint.solving import solve
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint.protocol import Accelerator, FixedPointMap, Signature
+from fixedpoint.protocol import Accelerator, FixedPointMap
+from fixedpoint.signature import Signature
 from fixedpoint.solution import Evaluation
 
 

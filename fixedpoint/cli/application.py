@@ -33,12 +33,12 @@ app.add_typer(check_app, name="check")
 @app.command("list")
 def list_() -> None:
     """Show every plug-in: maps, accelerators, cones and families, what each is, takes and needs."""
-    from fixedpoint import registry
+    from fixedpoint import entrypoints, registry
     from fixedpoint.report import plugins
     from fixedpoint.report.table import show
 
     for group in (registry.maps, registry.accelerators, registry.cones, registry.families):
-        show(plugins.table(group.kind, group.describe(), home=registry.DISTRIBUTION))
+        show(plugins.table(group.kind, group.describe(), home=entrypoints.DISTRIBUTION))
 
 
 @app.command()

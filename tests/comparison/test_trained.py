@@ -14,6 +14,7 @@ from accelerators import AndersonII
 from fixedpoint import comparison
 from fixedpoint.comparison import (
     LOCAL_TRAINING,
+    configuration,
     configure,
     rows,
     trained_files,
@@ -158,7 +159,7 @@ def test_closed_form_starts_are_fitted_as_they_are_compared(
         return fp.solve(self.map, nets, "anderson-2", max_evaluations=30).x
 
     monkeypatch.setattr(RandomElasticNet, "solutions", rough)
-    monkeypatch.setattr(comparison, "BASELINE_INSTANCES", 40)
+    monkeypatch.setattr(configuration, "BASELINE_INSTANCES", 40)
     path = tuned(folder / "s.json", anderson_2=Tuned({"step": 1.5}, {"memory": 4}, 1.0))
     (row,) = rows("elastic-net", [name], path)
     given = {"anderson-2": {"memory": 4}} if "anderson-2" in name else {}
