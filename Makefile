@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # small batches lose more to thread hand-over than they gain; the tests use the cores by running side by side
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test bench bench-families bench-engine bench-layers bench-paper train quick lint clean
+.PHONY: demo test bench bench-families bench-learning bench-engine bench-layers bench-paper metric train quick lint clean
 
 demo: $(VENV)/.ready ## classical and learned acceleration compared on real data, with a plot at the end
 	OMP_NUM_THREADS=1 $(BIN)/fixedpoint compare diabetes-lasso --instances 64 --steps 50 --out results/diabetes-lasso
@@ -13,10 +13,15 @@ demo: $(VENV)/.ready ## classical and learned acceleration compared on real data
 test: $(VENV)/.ready ## all tests
 	$(PYTEST)
 
-bench: bench-families bench-engine ## all of it; half an hour each, on an idle machine
+bench: bench-families bench-learning bench-engine ## all of it; half an hour each, on an idle machine
 
 bench-families: $(VENV)/.ready ## evaluations of every shipped family, held out and shifted; writes benchmarks/RESULTS.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
+
+bench-learning: $(VENV)/.ready ## how many training instances it takes, one training for all sizes; part of benchmarks/RESULTS.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.generalisation
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sizes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families report
 
 bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, the floor; writes benchmarks/ENGINE.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine run
@@ -26,12 +31,15 @@ bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, th
 
 bench-layers: $(VENV)/.ready ## CvxpyFamily against cvxpylayers, which it installs
 	$(BIN)/python -m pip install --quiet --editable ".[layers]"
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cvxpy_family.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cvxpy_family
 
 bench-paper: $(VENV)/.ready ## the paper's experiments in its own setting; trains what has no weights; writes benchmarks/PAPER.md
 	for problem in lasso robust-pca robust-kalman elastic-net; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.paper $$problem || exit 1; \
 	done
+
+metric: $(VENV)/.ready ## learn the metric of --setting metric anew, which `make train` then trains on; minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.metric
 
 train: $(VENV)/.ready ## train all that is shipped anew; goes on where it was interrupted
 	$(BIN)/python benchmarks/train.py

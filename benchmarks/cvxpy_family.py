@@ -1,10 +1,11 @@
 """`CvxpyFamily` beside cvxpylayers, and its canonicalisation beside CVXPY's own.
 
     pip install --no-deps cvxpylayers==1.2.0     # besides the extra `dev`
-    python benchmarks/cvxpy_family.py             # on two cores; --profile says where our time goes
+    python -m benchmarks.cvxpy_family             # on two cores; --profile says where our time goes
 
 Writes benchmarks/results/cvxpy-family/records.jsonl, one line per measurement, and prints a table. Repeats of the
-rivals take turns; every time is a median of wall-clock times.
+rivals take turns; every time is a median of wall-clock times. Our static settings are chosen on other instances, by
+`python -m benchmarks.engine tune --ours layer`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import typer
 from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor
 
+from benchmarks.engine import ours
+from benchmarks.layer import SIZE, draw, nonnegative_lasso
 from fixedpoint.composition import describe
 from fixedpoint.evaluation import revision, versions
 from maps.scs import ConeProgram, kkt_error
@@ -39,43 +42,17 @@ KKT = 1e-6
 GRADIENTS = 1e-4
 """How far gradients may be from those of a solve to 1e-11, relative to the largest entry."""
 PRECISE: dict[str, Any] = {"eps_abs": KKT, "eps_rel": KKT}
+STATIC = json.loads(ours.PATH.read_text())[ours.LAYER]["picard"]
 OURS: dict[str, dict[str, Any]] = {
     "ours, its defaults": {"accelerator": "safeguarded", **PRECISE},
-    "ours, static": {
-        "accelerator": "picard",
-        "eliminate": True,
-        "normalize": False,
-        "scale": 37.6,
-        "alpha": 1.7755,
-        "tau_factor": 30.4,
-        "adaptive_scale": False,
-        "check_interval": 4,
-        "chunk": None,
-        **PRECISE,
-    },
+    "ours, static": {"accelerator": STATIC["accelerator"], **STATIC["settings"], **PRECISE},
 }
-"""The second with settings that suit these problems, found on other instances (seed 0)."""
 THEIRS: dict[str, dict[str, Any]] = {
     "cvxpylayers, its defaults": {},
     "cvxpylayers, Clarabel, dense": {"solve_method": "Clarabel", "mode": "dense"},
     "cvxpylayers, SCS, dense": {"solve_method": "SCS", "eps": 1e-8, "mode": "dense"},
 }
 """Its default derivative, by LSQR, is some 10% off here; the dense one is right, and faster."""
-
-
-def nonnegative_lasso(n: int, m: int) -> tuple[cp.Problem, list[cp.Parameter], cp.Variable]:
-    """Min ||A x - b||^2 + lambda sum x over x >= 0, in A, b and lambda."""
-    A, b, weight = cp.Parameter((m, n), name="A"), cp.Parameter(m, name="b"), cp.Parameter(nonneg=True, name="weight")
-    x = cp.Variable(n, name="x")
-    return cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + weight * cp.sum(x)), [x >= 0]), [A, b, weight], x
-
-
-def draw(batch: int, n: int, m: int) -> list[Tensor]:
-    """Values of A, b and lambda."""
-    generator = torch.Generator().manual_seed(1)
-    shapes = ((batch, m, n), (batch, m), (batch,))
-    A, b, weight = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes)
-    return [A, b, 0.5 + weight.sigmoid()]
 
 
 @contextmanager
@@ -124,16 +101,16 @@ def distance(one: list[Tensor], two: list[Tensor]) -> float:
 
 def layers(batch: int, repeats: int, profile: bool) -> list[dict[str, Any]]:
     """Forward and backward passes of a batch, ours and theirs in turns."""
-    problem, parameters, x = nonnegative_lasso(20, 30)
-    family, layer, values = CvxpyFamily(problem, parameters), CvxpyLayer(problem, parameters, [x]), draw(batch, 20, 30)
+    problem, parameters, x = nonnegative_lasso(*SIZE)
+    family, layer, values = CvxpyFamily(problem, parameters), CvxpyLayer(problem, parameters, [x]), draw(batch, *SIZE)
 
-    def ours(options: dict[str, Any]) -> Callable[[list[Tensor]], Tensor]:
+    def mine(options: dict[str, Any]) -> Callable[[list[Tensor]], Tensor]:
         return lambda live: family.solve(live, gradient="implicit", **options).variables[0]
 
     def theirs(options: dict[str, Any]) -> Callable[[list[Tensor]], Tensor]:
         return lambda live: layer(*live, solver_args=options)[0]
 
-    sides = {name: ours(options) for name, options in OURS.items()}
+    sides = {name: mine(options) for name, options in OURS.items()}
     sides |= {name: theirs(options) for name, options in THEIRS.items()}
     errors = {}
     for name, options in OURS.items():
@@ -143,7 +120,7 @@ def layers(batch: int, repeats: int, profile: bool) -> list[dict[str, Any]]:
         with recorded() as seen:
             sides[name]([value.clone().requires_grad_() for value in values])
         errors[name] = their_error(*seen[0])
-    exact = one_pass(ours({"eps_abs": 1e-11, "eps_rel": 1e-11}), values)[1]
+    exact = one_pass(mine({"eps_abs": 1e-11, "eps_rel": 1e-11}), values)[1]
     spent: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     gradients: dict[str, list[Tensor]] = {}
     for turn in range(repeats + 1):

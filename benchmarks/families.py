@@ -2,8 +2,10 @@
 
     make bench                                          (about half an hour)
     .venv/bin/python -m benchmarks.families pagerank    (some of them; the report is made from all records on disk)
+    .venv/bin/python -m benchmarks.families report      (the report alone)
 
-Writes records and a plot for each family under `benchmarks/results`, and `benchmarks/RESULTS.md` from those records.
+Writes records and a plot for each family under `benchmarks/results`, and `benchmarks/RESULTS.md` from those records and
+from `benchmarks/failures.md`, which is written by hand.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from fixedpoint.registry import families
 from fixedpoint.report import plot, records, table
 
 HERE = Path(__file__).parent
+FAILURES = HERE / "failures.md"
+"""What was tried in vain: the last section of the report."""
 CLASSICAL = ("picard", "momentum", "anderson-1", "anderson-2", "safeguarded")
 TRIVIAL = ("mean-start+anderson-2", "nearest-start+anderson-2", "ridge-start+anderson-2")
 RUNS = {
@@ -40,7 +44,7 @@ SEED = 0
 
 def main() -> None:
     """Measure what the arguments name, or everything, then write the report from what was recorded."""
-    wanted = sys.argv[1:] or list(RUNS)
+    wanted = [] if sys.argv[1:] == ["report"] else sys.argv[1:] or list(RUNS)
     if unknown := [name for name in wanted if name not in RUNS]:
         sys.exit(f"no runs for {', '.join(unknown)}; there are {', '.join(RUNS)}")
     for name in wanted:
@@ -67,7 +71,7 @@ def main() -> None:
 
 
 def report() -> None:
-    """`RESULTS.md` and the pictures, from the records on disk."""
+    """`RESULTS.md` and the pictures, from the records on disk and from what was tried in vain."""
     parts = [
         "# Classical and learned acceleration, measured",
         "Made by `make bench` from the records in `results/`; the weights are those of `make train`. The paper's "
@@ -90,6 +94,7 @@ def report() -> None:
     ):
         if (shown := made()) is not None:
             parts += [f"## {title}", (about or "").splitlines()[0], f"```\n{text_of(shown)}\n```"]
+    parts += ["## What did not work", FAILURES.read_text().strip()]
     files.write_text(HERE / "RESULTS.md", "\n\n".join(parts) + "\n")
 
 

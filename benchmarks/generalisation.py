@@ -1,5 +1,6 @@
 """How many training instances it takes, and how much one seed differs from another.
 
+    make bench-learning                                      (with `benchmarks.sizes`)
     .venv/bin/python -m benchmarks.generalisation            (from the repository root; two runs side by side)
     .venv/bin/python -m benchmarks.generalisation report     (the table again, from the records)
 

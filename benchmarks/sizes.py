@@ -1,5 +1,6 @@
 """One training, all sizes: a size-free accelerator on Lassos from half to four times the size that it was trained on.
 
+    make bench-learning                             (with `benchmarks.generalisation`)
     .venv/bin/python -m benchmarks.sizes            (from the repository root; a few minutes)
     .venv/bin/python -m benchmarks.sizes report     (the table again, from the records)
 

@@ -2,10 +2,13 @@
 
 Run on an idle machine, from the repository root:
 
-    .venv/bin/python -m benchmarks.engine tune      (settings for the scs package: about ten minutes)
-    .venv/bin/python -m benchmarks.engine run       (everything; interrupted, it goes on)
-    .venv/bin/python -m benchmarks.engine memory    (100,000 instances in one call)
-    .venv/bin/python -m benchmarks.engine report    (ENGINE.md and its picture from what was recorded)
+    .venv/bin/python -m benchmarks.engine tune           (settings for the scs package: about ten minutes)
+    .venv/bin/python -m benchmarks.engine tune --ours    (ours, and those of the layer: an hour)
+    .venv/bin/python -m benchmarks.engine run            (everything; interrupted, it goes on)
+    .venv/bin/python -m benchmarks.engine memory         (100,000 instances in one call)
+    .venv/bin/python -m benchmarks.engine report         (ENGINE.md and its picture from what was recorded)
 
-Our settings are in `settings.json`, those of the scs package in `scs.json`, which `tune` makes.
+Settings of the scs package are in `scs.json`, which `tune` makes. Ours are in `settings.json`: `tune --ours` makes the
+rows that say so in their "provenance" and can make all others but those in a learned metric, whose settings are those
+of `python -m benchmarks.metric`.
 """

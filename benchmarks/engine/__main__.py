@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import benchmarks.engine
-from benchmarks.engine import measure, memory, report, tune
+from benchmarks.engine import measure, memory, ours, report, tune
 
 RECORDS = Path(__file__).parents[1] / "results" / "engine" / "records.jsonl"
 
@@ -25,9 +25,10 @@ def main() -> None:
     speed.add_argument("--batches", nargs="+", type=int, default=measure.BATCHES)
     speed.add_argument("--targets", nargs="+", type=float, default=measure.TARGETS)
     speed.add_argument("--rounds", type=int, default=measure.ROUNDS)
-    search = commands.add_parser("tune", help="settings for the scs package")
-    search.add_argument("families", nargs="*", default=measure.FAMILIES)
+    search = commands.add_parser("tune", help="settings for the scs package, or ours")
+    search.add_argument("families", nargs="*", help=f"of {', '.join(ours.TASKS)} (the last with --ours only)")
     search.add_argument("--trials", type=int, default=tune.TRIALS)
+    search.add_argument("--ours", action="store_true", help="our settings, in settings.json")
     many = commands.add_parser("memory", help="100,000 instances in one call")
     many.add_argument("--counts", nargs="+", type=int, default=memory.COUNTS)
     many.add_argument("--chunk", type=int, default=memory.CHUNK)
@@ -37,8 +38,11 @@ def main() -> None:
     if asked.command == "run":
         measure.run(asked.records, asked.families, asked.batches, asked.targets, asked.rounds)
     elif asked.command == "tune":
-        for family in asked.families:
-            tune.tune(family, asked.trials)
+        known, one = (tuple(ours.TASKS), ours.run) if asked.ours else (measure.FAMILIES, tune.tune)
+        if unknown := [family for family in asked.families if family not in known]:
+            parser.error(f"tune: expected {', '.join(known)}, got {', '.join(unknown)}")
+        for family in asked.families or known:
+            one(family, asked.trials)
     elif asked.command == "memory":
         memory.run(asked.records, asked.counts, asked.chunk)
     else:

@@ -1,4 +1,4 @@
-"""Settings for the scs package, by a random search as long as the one that ours got.
+"""Settings for the scs package, by a random search as long as the one that ours get (`benchmarks.engine.ours`).
 
 The objective is milliseconds per instance (of processor time, over the threads: others at work on the machine change
 it little) to 1e-3 plus a tenth of those to 1e-4, at true KKT error, on training instances. Every trial counts twice: as
@@ -12,7 +12,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import numpy as np
 
 from benchmarks.engine import instances, measure, store
 from benchmarks.engine.peers import Scs
-from benchmarks.engine.solver import Job
+from benchmarks.engine.solver import Job, Solver
 from fixedpoint import Choice, files
 from fixedpoint.evaluation import revision, versions
 from fixedpoint.settings import Range, Setting
+from maps.scs import ConeProgram
 
 TRIALS, COUNT, SEED, REPEATS = 80, 16, 0, 3
 MOST = 500
@@ -107,15 +108,29 @@ def objective(family: str, point: Point, *, oracle: bool, best: float = math.inf
     settings = {**chosen["settings"], "max_iters": MOST}
     solver = Scs("trial", chosen["form"], settings, reuse=chosen["reuse"], oracle=oracle)
     programs = instances.calls(family, chosen["form"], COUNT, COUNT, split="train")
-    total = 0.0
-    for target, weight in TARGETS.items():
+    return milliseconds(solver, programs, TARGETS, best)
+
+
+def milliseconds(
+    solver: Solver, programs: Sequence[ConeProgram], targets: Mapping[float, float], best: float = math.inf
+) -> float:
+    """Of processor time per instance, summed over the targets by their weights; infinite where one is missed.
+
+    Args:
+        solver: of the trial.
+        programs: one call for each.
+        targets: true KKT error -> weight.
+        best: what is `HOPELESS` times as slow is timed once only.
+    """
+    total, count = 0.0, sum(program.batch or 1 for program in programs)
+    for target, weight in targets.items():
         job = solver.prepare(programs, target)
         least = processor_seconds(job)
         if bool((measure.referee(programs, job) > target * (1 + measure.ROUNDING)).any()):
             return math.inf
-        if least * 1e3 / COUNT < HOPELESS * best:
+        if least * 1e3 / count < HOPELESS * best:
             least = min(least, *(processor_seconds(job) for _ in range(REPEATS - 1)))
-        total += weight * least * 1e3 / COUNT
+        total += weight * least * 1e3 / count
     return total
 
 
@@ -131,10 +146,10 @@ def guesses(family: str) -> Sequence[Point]:
     """Our own tuned settings as far as scs has them: with our acceleration or its own, or with none."""
     found = []
     for row in json.loads((measure.HERE / "settings.json").read_text())[family].values():
-        ours = {name: row["settings"][name] for name in ("scale", "rho_x", "alpha")}
+        ours = {name: row["settings"][name] for name in ("scale", "rho_x", "alpha") if name in row["settings"]}
         ours["normalize"] = row["settings"]["normalize"] is not False  # scs has no "shared"
         ours |= {"adaptive_scale": False, "form": measure.default_form(family), "reuse": family in SHARED}
-        memory = row["options"].get("memory", 0)
+        memory = row.get("options", {}).get("memory", 0)
         accelerated = {"acceleration_lookback": memory, "acceleration_interval": 1, "acceleration_type_1": False}
         plain = {"acceleration_lookback": 0, "acceleration_interval": 1, "acceleration_type_1": True}
         found += [{**ours, **(accelerated if memory else plain)}]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.paper.panels import headed, plain, save
 from benchmarks.paper.pictures import label
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint import files
 from fixedpoint.evaluation import Record
 from fixedpoint.report.plot import COLOURS
 
@@ -42,22 +42,14 @@ def draw(problem: PaperProblem, records: Sequence[Record], solution: Record, ins
                 axes.axhline(goal, color=colour, linewidth=0.9, linestyle=":", alpha=0.8)
                 heights = inside(values, low - span, high + span)
                 axes.plot(range(1, len(heights) + 1), heights, color=colour, linewidth=1.3)
-            axes.spines[["top", "right"]].set_visible(False)
-            if line == 0:
-                axes.set_title(label(problem, record["row"]), loc="left", fontsize=10)
+            plain(axes, label(problem, record["row"]) if line == 0 else None)
         panels[line][0].set_ylim(low, high)
         panels[line][0].set_xlim(1, problem.steps)
         panels[line][0].set_ylabel(f"entries of {part}")
     for axes in panels[-1]:
         axes.set_xlabel("evaluations")
-    figure.suptitle(
-        f"{problem.name}, held-out instance {instance}: entries of all sizes; dotted: the solution",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-    )
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    headed(figure, f"{problem.name}, held-out instance {instance}: entries of all sizes; dotted: the solution")
+    save(figure, path)
 
 
 def inside(values: Sequence[float | None], low: float, high: float) -> list[float]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.panels import headed, plain, save
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint import files
 from fixedpoint.evaluation import Record
 from fixedpoint.report.plot import COLOURS, GREYS
 
@@ -77,16 +77,13 @@ def convergence(problem: PaperProblem, records: Sequence[Record], path: Path) ->
         axes.set_ylim(*limits([record["curves"][name] for record in records]))
     for axes in panels[-columns:]:
         axes.set_xlabel("evaluations of the map")
-    first = records[0]
-    figure.suptitle(
-        f"{problem.name}: {first['instances']} held-out instances, median and 10-90% band "
-        f"({', '.join(label(problem, row) for row in BANDED if any(r['row'] == row for r in records))})",
-        x=0.01,
-        ha="left",
-        fontsize=11,
+    banded = ", ".join(label(problem, row) for row in BANDED if any(r["row"] == row for r in records))
+    headed(
+        figure,
+        f"{problem.name}: {records[0]['instances']} held-out instances, median and 10-90% band ({banded})",
     )
     _legend(figure, panels[0], len(records))
-    _save(figure, path)
+    save(figure, path)
 
 
 def ablation(problem: PaperProblem, records: Sequence[Record], path: Path) -> None:
@@ -101,14 +98,12 @@ def ablation(problem: PaperProblem, records: Sequence[Record], path: Path) -> No
         _dress(axes, titles(problem)[name], problem.steps)
         axes.set_ylim(*limits([record["curves"][name] for record in records]))
         axes.set_xlabel("evaluations of the map")
-    figure.suptitle(
+    headed(
+        figure,
         f"{problem.name}: the same training with and without tau-normalisation, no safeguard; median and 10-90% band",
-        x=0.01,
-        ha="left",
-        fontsize=11,
     )
     _legend(figure, panels[0], len(records))
-    _save(figure, path)
+    save(figure, path)
 
 
 def training(problem: PaperProblem, stages: Sequence[Sequence[Record]], path: Path) -> None:
@@ -139,16 +134,15 @@ def training(problem: PaperProblem, stages: Sequence[Sequence[Record]], path: Pa
             begin += plan["updates"]
             if record is not mine[-1]:
                 axes.axvline(begin, color=GREYS[2], linewidth=1.0)
-        axes.set_title(spoken(mine[-1]["row"]), loc="left", fontsize=10)
+        plain(axes, spoken(mine[-1]["row"]))
         axes.grid(True, alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
         axes.set_xlabel("updates")
     for axes in panels[len(stages) :]:
         axes.set_axis_off()
     panels[0].set_ylabel("training loss")
-    figure.suptitle(f"{problem.name}: training", x=0.01, ha="left", fontsize=11)
-    _save(figure, path)
+    headed(figure, f"{problem.name}: training")
+    save(figure, path)
 
 
 def limits(curves: Sequence[dict[str, list[float | None]]]) -> tuple[float, float]:
@@ -173,15 +167,9 @@ def _dress(axes: Any, title: str, steps: int) -> None:
     axes.set_yscale("log")
     axes.set_xlim(1, steps)
     axes.grid(True, which="major", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=10)
+    plain(axes, title)
 
 
 def _legend(figure: Any, axes: Any, count: int) -> None:
     handles = axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=count, frameon=False, fontsize=9, columnspacing=1.4)
-
-
-def _save(figure: Any, path: Path) -> None:
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")

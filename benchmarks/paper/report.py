@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.engine.report import block
-from benchmarks.paper import iterates, pictures, store, verdicts
+from benchmarks.paper import iterates, pictures, rows, store, verdicts
 from benchmarks.paper.problems import PROBLEMS, RESULTS, PaperProblem
+from benchmarks.paper.recipes import RECIPES
 from fixedpoint import files
 from fixedpoint.evaluation import Record
 from fixedpoint.report.style import plain
@@ -138,6 +139,21 @@ def uncurved(measured: Sequence[Record], stages: Sequence[Sequence[Record]]) -> 
     return [record["row"] for record in measured if record["weights"] not in {None, *known}]
 
 
+def unshipped(problem: PaperProblem, measured: Sequence[Record]) -> list[str]:
+    """A sentence that says which weights do not come with the project, and how to make them; none where all do."""
+    named = {**rows.NEURAL, **rows.ABLATION}
+    missing = [r for r in measured if r["training"] and not RECIPES[problem.name][named[r["row"]]].ships]
+    if not missing:
+        return []
+    minutes = sum(record["training"]["minutes"] for record in missing)
+    names = ", ".join(record["row"] for record in missing)
+    return [
+        f"Weights that do not come with the project: {names}. "
+        f"`python -m benchmarks.paper {problem.name} --train-only` trains them, in {minutes:.0f} min here; "
+        "interrupted, it goes on."
+    ]
+
+
 def section(
     problem: PaperProblem, run: Sequence[Record], stages: Sequence[Sequence[Record]], drawn: Sequence[Path]
 ) -> list[str]:
@@ -162,6 +178,7 @@ def section(
         )
         parts += tables(problem, [*reference, *ablated])
         parts.append(" ".join(verdicts.ablation(problem, [*reference, *ablated], 20)))
+    parts += unshipped(problem, measured)
     parts += [f"![{path.stem} of {problem.name}]({path})" for path in drawn]
     last = measured[-1]
     versions = ", ".join(f"{package} {version}" for package, version in last["versions"].items())

@@ -11,8 +11,9 @@ import torch
 
 import benchmarks.engine.store as engine_store
 from benchmarks.paper import anderson, measure, quantities, report, store
+from benchmarks.paper.problems import PROBLEMS
 from fixedpoint import accelerators, families, unroll
-from fixedpoint.evaluation import evaluations_to, fixed_point_residuals, generator, trace
+from fixedpoint.evaluation import Record, evaluations_to, fixed_point_residuals, generator, trace
 from tests.benchmarks.papers import CLASSICAL, NET, everything, quick
 
 __all__ = ["quick"]
@@ -110,6 +111,21 @@ def test_a_half_finished_record_set_draws_nothing(tmp_path: Path, monkeypatch: p
     assert drawn == {"convergence.png", "iterates-0.png", "iterates-1.png"}
     assert all(f"results/paper/elastic-net/{name}" in text for name in drawn)
     assert "ahead of ISTA (x2.00)" in text
+    assert "Weights that do not come with the project: GRU." in text
+
+
+def test_the_page_says_how_to_make_what_does_not_ship() -> None:
+    def row(name: str, minutes: float | None) -> Record:
+        return {"row": name, "training": None if minutes is None else {"minutes": minutes}}
+
+    measured = [row("plain", None), row("GRU", 20.0), row("coordinate GRU", 30.0)]
+    ablated = [row("coordinate GRU, bare", 30.0), row("residual", 0.9), row("raw residual", 1.3)]
+    (said,) = report.unshipped(PROBLEMS["elastic-net"], measured)
+    assert "GRU, coordinate GRU. `python -m benchmarks.paper elastic-net --train-only` trains them, in 50 min" in said
+    assert report.unshipped(PROBLEMS["lasso"], measured) == []
+    (said,) = report.unshipped(PROBLEMS["lasso"], [*measured, *ablated])
+    assert ": residual, raw residual. " in said
+    assert "in 2 min" in said
 
 
 def test_the_choice_is_the_best_of_the_grid_on_training_instances(monkeypatch: pytest.MonkeyPatch) -> None:
