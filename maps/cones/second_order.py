@@ -21,12 +21,11 @@ class SecondOrder(Cone):
         if self.dim < 2:
             return z.relu()
         t, v = z[:, :1], z[:, 1:]
-        squared = (v * v).sum(1, keepdim=True)
-        n = torch.where(squared > 0, torch.sqrt(torch.where(squared > 0, squared, 1.0)), 0.0)  # no sqrt at 0
-        share = (t + n) / (2 * torch.where(n > 0, n, 1.0))  # v's factor on the boundary
-        inside, outside = n <= t, n <= -t
-        first = torch.where(inside, t, torch.where(outside, 0.0, share * n))
-        return torch.cat([first, torch.where(inside, 1.0, torch.where(outside, 0.0, share)) * v], dim=1)
+        n = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+        inside = n <= t
+        first = torch.where(inside, t, ((t + n) / 2).relu())
+        share = first / n.clamp(min=torch.finfo(z.dtype).tiny).masked_fill(inside, 1.0)  # of v, but for the inside
+        return torch.cat([first, share.masked_fill(inside, 1.0) * v], dim=1)
 
     def project_dual(self, z: Tensor) -> Tensor:
         """The same."""
