@@ -22,8 +22,6 @@ Callback = Callable[[Progress], Any]
 
 _COMPACT_FROM, _WORTH = 8, 0.8
 """Smaller batches, and larger shares of what is still in flight, are not worth re-indexing."""
-_FEW = 0.5
-"""Share of a batch up to which outputs are made for those rows alone that have just finished."""
 
 
 class Iteration:
@@ -194,9 +192,9 @@ def run(
             status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
         finished = done | (status != Status.RUNNING)
         if result is None or last or callback is not None or not equal(finished, done):
-            if result is None and invalid is not None:
-                status = torch.where(invalid, Status.INVALID, status)
             fresh = ~done if last or callback is not None else finished & ~done
+            if result is None and invalid is not None:
+                status, fresh = torch.where(invalid, Status.INVALID, status), fresh | invalid
             now = assessment.residual, status, torch.full_like(status, count)
             result = _record(result, iteration, at, aux, now, rows, fresh)
         if callback is not None:
@@ -258,17 +256,19 @@ def _record(
 ) -> Run:
     """Write the current batch's `fresh` rows (B,) into the full-size result; `judged` ends a `Run`."""
     map, context = iteration.map, iteration.context
-    index = None if result is None else indices(fresh)
-    if index is not None and len(index) <= _FEW * len(fresh):  # an output may cost more than an evaluation
+    index = indices(fresh)
+    if index is not None and len(index) < len(fresh):  # an output may cost more than an evaluation
         at, aux, judged = leaves.transform(lambda t: t[index], (at, aux, judged))
-        context, rows, index = select_rows(context, index), rows[index], slice(None)  # type: ignore[assignment]
+        context = select_rows(context, index)
     now = Run(map.original(at, aux, context), map.output(at, aux, context), *judged)
-    if result is None:
-        return now
     if index is None:  # inside vmap nothing ever leaves the batch
-        return leaves.transform(lambda old, new: freeze(fresh, new, old), result, now)
+        return now if result is None else leaves.transform(lambda old, new: freeze(fresh, new, old), result, now)
+    if result is None:
+        if len(index) == len(fresh):
+            return now
+        result = leaves.transform(lambda t: t.new_zeros(len(fresh), *t.shape[1:]), now)
     place = rows[index]
-    return leaves.transform(lambda old, new: old.index_copy(0, place, new[index]), result, now)
+    return leaves.transform(lambda old, new: old.index_copy(0, place, new), result, now)
 
 
 def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Context
+from fixedpoint.masks import constant
 from maps.scs.linear_systems import LinearSystem
 from maps.scs.linear_systems.condensed import Condensed
-from maps.scs.matrix import rows_from, times, transposed_times
+from maps.scs.matrix import SparseMatrix, rows_from, times, transposed_times
 from maps.scs.state import Inner
 from maps.scs.termination import Sizes, size
 
@@ -36,6 +37,10 @@ class Response(NamedTuple):
     """(k, n + equations) v -> the rest of p."""
     A: Any
     """(k, n) A's rows of the inequalities."""
+    read: Tensor | None = None
+    """(r,) int64 what of p a check reads beside the inequalities; None: everything."""
+    seen: Tensor | None = None
+    """(k, r) these columns of `free`."""
 
     @classmethod
     def of(cls, system: LinearSystem, A: Any, R: Tensor, first: int) -> Response:
@@ -45,6 +50,19 @@ class Response(NamedTuple):
         answers = system.solve(right)
         own = first - A.shape[-1]
         return cls(answers[:, first:].contiguous(), answers[:, :first].contiguous(), rows_from(A, own))
+
+    def reading(self, P: Any, c: Tensor, b_z: Tensor) -> Response:
+        """For checks of rows with these c (B, n) and b of equations (B, m_z), which read x where P or c are not zero,
+        and duals of equations where b is not.
+        """
+        if not (constant(c) and constant(b_z)):
+            return self._replace(read=None, seen=None)
+        mask = torch.cat([(c != 0).any(0), (b_z != 0).any(0)])
+        if P is not None:
+            columns = P.pattern.index[1] if isinstance(P, SparseMatrix) else (P != 0).any(0).nonzero()[:, 0]
+            mask[columns] = True
+        read = mask.nonzero()[:, 0]
+        return self._replace(read=read, seen=self.free.index_select(1, read))
 
 
 def among(system: LinearSystem, first: int) -> Any:
@@ -75,6 +93,16 @@ def free(aux: Inner, R: Tensor, context: Context) -> Tensor:
     return torch.addcmul(p, tau, context.rows.g[:, :first], value=-1)
 
 
+def _read(aux: Inner, R: Tensor, context: Context) -> Tensor:
+    """`free`, but 0 where a check does not look."""
+    response = context.shared.response
+    if response is None or response.read is None:
+        return free(aux, R, context)
+    v, tau = aux.v[:, :-1], aux.v[:, -1:] + aux.half[:, -1:]
+    found = torch.addcmul(v @ response.seen, tau, context.rows.g.index_select(1, response.read), value=-1)
+    return found.new_zeros(len(v), R.shape[-1] - aux.v.shape[1]).index_copy(1, response.read, found)
+
+
 def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
     """As `termination.sizes`, for less: what A and P make of u~ is known from the system that it solves.
 
@@ -91,7 +119,7 @@ def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
     P = rows.data.P if context.shared.A is None else context.shared.P
     half, tau_tilde, tau = aux.half[:, :k], aux.v[:, k:] + aux.half[:, k:], aux.tail[:, k:]
     y, b_z, b_i = aux.tail[:, :k], b[:, :equations], b[:, equations:]
-    x, y_z = free(aux, R, context).split([n, equations], 1)
+    x, y_z = _read(aux, R, context).split([n, equations], 1)
     unit = None if units.rows is None else units.rows[:, equations:]
 
     w = y - aux.v[:, :k] - half

@@ -117,7 +117,7 @@ def reweighted(map: SCS, context: Context, R: Tensor) -> Context:
     weighted = R * g[:, first:]
     curvature = shared.R[-1:] + (weighted * g[:, first:]).sum(1, keepdim=True)
     answers = -R[:, None] * columns.mT
-    response = shared.response._replace(kept=answers[:, first:], free=answers[:, :first])
+    response = shared.response._replace(kept=answers[:, first:], free=answers[:, :first], read=None, seen=None)
     whole = torch.cat([shared.R[:first], R, shared.R[-1:]])
     return context._replace(
         rows=rows._replace(g=g, weighted=weighted, curvature=curvature),

@@ -46,7 +46,11 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     diagonals, data = _scaled(map, raw, problem)
     kind = map.linear_solver
     if kind == "auto":
-        kind = linear_systems.choose(problem.patterns["A"], problem.patterns.get("P"), 1 if one else batch)
+        # where the state is that of the inequalities, a shared K is solved with for its response and for g alone
+        rights = batch + map.signature.size if one and map.first and _stamp(problem) is not None else None
+        kind = linear_systems.choose(
+            problem.patterns["A"], problem.patterns.get("P"), 1 if one else batch, rights=rights
+        )
     data = _laid_out(data if one else _expanded(data, batch), kind, problem)
     R = metric(map, torch.full((1 if one else batch,), map.scale, dtype=precise, device=b.device))
     R_y, rho_x = R[..., map.n : -1], eliminated.WEIGHT if map.first else map.rho_x
@@ -106,6 +110,8 @@ def _with_rows(map: SCS, problem: ConeProgram, raw: Data, diagonals: Scaling, sh
     """The context of a batch that shares its scaled matrices."""
     b, c = scaling.apply_vectors(raw, diagonals)
     data = Data(b.new_zeros(len(b), 0, 0), None, b, c)  # of A and P placeholders without entries
+    if shared.response is not None:
+        shared = shared._replace(response=shared.response.reading(shared.P, c, b[:, : map.cone.equalities]))
     return Context(_rows(map, problem, data, diagonals, shared.system, shared.R), shared, problem)
 
 

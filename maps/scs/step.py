@@ -52,5 +52,7 @@ class Step:
         z = u_tilde + rest
         tau = torch.ones_like(z[:, -1:]) if first else z[:, -1:].relu()
         u = torch.cat([self.cone.project_dual(z[:, :-1], bounds), tau], 1)
-        ahead = torch.add(v[:, : self.free], half[:, : self.free], alpha=self.alpha)
-        return torch.cat([ahead, torch.add(tail, u - u_tilde, alpha=self.alpha)], 1), Inner(v, half, u)
+        following = torch.add(tail, u - u_tilde, alpha=self.alpha)
+        if self.free:
+            following = torch.cat([torch.add(v[:, : self.free], half[:, : self.free], alpha=self.alpha), following], 1)
+        return following, Inner(v, half, u)
