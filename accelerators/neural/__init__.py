@@ -3,6 +3,7 @@
 from accelerators.neural.baselines import MeanStart, NearestStart, RidgeStart
 from accelerators.neural.coordinate import CoordinateGRU
 from accelerators.neural.mixing import Mixing
+from accelerators.neural.momentum import LearnedMomentum
 from accelerators.neural.recurrent import GRU, LSTM
 from accelerators.neural.secants import Secants
 from accelerators.neural.start import WarmStart
@@ -11,6 +12,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "CoordinateGRU",
+    "LearnedMomentum",
     "MeanStart",
     "Mixing",
     "NearestStart",
