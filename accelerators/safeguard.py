@@ -228,18 +228,24 @@ class Safeguarded(nn.Module, Accelerator):
         untouched = ~door & ~failed
 
         following = freeze(beyond, following, freeze(finite_rows(proposal), proposal, at.fx))
-        following = freeze(door, before.start, freeze(failed, before.cold, following))
         settled = settled._replace(
-            inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
-            cold=freeze(door, at.fx, before.cold),
-            fallback=freeze(failed, before.cold, settled.fallback),
-            best=torch.where(failed, torch.where(calibrated, torch.inf, before.first), settled.best),
             budget=torch.where(beyond, settled.budget, self.allowance),
             proposed=torch.where(beyond, settled.proposed, untouched & (before.seen == last)),
-            seen=torch.where(failed, last + 1, settled.seen),
             first=torch.where(torch.isinf(before.first), size, before.first),
         )
+        if somewhere(door):
+            following = freeze(door, before.start, following)
+            settled = settled._replace(
+                inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
+                cold=freeze(door, at.fx, before.cold),
+            )
         if somewhere(failed):
+            following = freeze(failed, before.cold, following)
             fresh = self.inner.cold(before.cold, before.metric)
-            settled = settled._replace(inner=leaves.transform(partial(freeze, failed), fresh, settled.inner))
+            settled = settled._replace(
+                inner=leaves.transform(partial(freeze, failed), fresh, settled.inner),
+                fallback=freeze(failed, before.cold, settled.fallback),
+                best=torch.where(failed, torch.where(calibrated, torch.inf, before.first), settled.best),
+                seen=torch.where(failed, last + 1, settled.seen),
+            )
         return following, settled
