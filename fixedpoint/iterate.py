@@ -171,7 +171,8 @@ def run(
 ) -> Run:
     """The stopping loop: instances freeze as they finish and leave the batch when a fifth of it is done.
 
-    Every `map.check_interval` evaluations, and at the end of the budget, instances are assessed and may finish. Where
+    Every `map.check_interval` evaluations from the first check on, and at the end of the budget, instances are assessed
+    and may finish. Where
     values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
     """
     iteration = Iteration(map, context, accelerator, start)
@@ -179,10 +180,11 @@ def run(
     result: Run | None = None
     done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
     claimed = torch.full_like(rows, Status.RUNNING)
+    first = map.first_check or map.check_interval
     for count in range(1, max_evaluations + 1):
         at, aux = iteration.evaluate()
         last = count == max_evaluations
-        if not last and count % map.check_interval:
+        if not last and (count < first or (count - first) % map.check_interval):
             iteration.advance(at, done)
             continue
         assessment = iteration.assess(at, aux)

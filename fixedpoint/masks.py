@@ -14,10 +14,11 @@ def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """`old` on the rows in `done` (B,) bool, `new` elsewhere; both (B, ...). It may be one of them, not a copy."""
     if old.ndim > 1 and done.device.type == "cpu" and old.dtype == new.dtype and old.shape == new.shape:
         rows = indices(done)  # torch.where takes ten times as long as a copy
-        if rows is not None and 2 * len(rows) > len(done):
-            return freeze(~done, new, old)
         if rows is not None:
-            return new.index_copy(0, rows, old[rows]) if len(rows) else new
+            count, batch = rows.shape[0], done.shape[0]
+            if 2 * count > batch:
+                return old if count == batch else freeze(~done, new, old)
+            return new.index_copy(0, rows, old[rows]) if count else new
     return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
 
 

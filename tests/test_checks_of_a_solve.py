@@ -67,6 +67,15 @@ class Scaled(FixedPointMap[Halving, Context]):
 B = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]], dtype=torch.float64)
 
 
+@pytest.mark.parametrize(("first", "budget", "expected"), [(5, 12, [5, 8, 11, 12]), (2, 8, [2, 5, 8]), (9, 4, [4])])
+def test_the_first_check_may_come_later_than_the_others(first: int, budget: int, expected: list[int]) -> None:
+    map = Scaled(interval=3)
+    map.first_check = first
+    solution = fp.solve(map, Halving(B), None, tolerance=0.0, max_evaluations=budget)
+    assert map.assessed == expected
+    assert solution.evaluations.tolist() == [budget] * 3
+
+
 def test_checks_come_every_so_often_and_at_the_end() -> None:
     map = Scaled(interval=4)
     seen: list[int] = []

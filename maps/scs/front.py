@@ -31,6 +31,7 @@ def solve(
     eps_infeas: float | None = None,
     max_evaluations: int = 10_000,
     check_interval: int = 1,
+    first_check: int | None = None,
     normalize: bool | str = True,
     adaptive_scale: bool = True,
     alpha: float = 1.5,
@@ -62,6 +63,8 @@ def solve(
             1e-7, and 1e-5 in float32.
         max_evaluations: most evaluations per instance.
         check_interval: evaluations from one check to the next; the scs package checks every 25.
+        first_check: the evaluation that is checked first, where it is known that none before it suffices; by default
+            `check_interval`.
         normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, weights, eliminate, linear_solver:
             see `SCS`. Where a batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors
             them once.
@@ -114,6 +117,7 @@ def solve(
         error_weights=(eps_abs / tolerance, eps_rel / tolerance) if tolerance > 0 else (1.0, 1.0),
         eps_infeas=eps_infeas,
         check_interval=check_interval,
+        first_check=first_check,
         linear_solver=linear_solver,
     )
     judge = partial(judged, eps_abs=eps_abs, eps_rel=eps_rel, eps_infeas=eps_infeas)

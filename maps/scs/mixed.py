@@ -51,6 +51,8 @@ def solve(
         judge: the same for rows that are told whether they began at a warm start.
         map: of the float64 iteration.
     """
+    last = copy(map)
+    last.first_check = None  # it goes on from points that may need little
     if gradient is not None:
         budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
         if max_evaluations == 1:
@@ -64,7 +66,7 @@ def solve(
         options |= {"start": start, "on_invalid": "mark", "callback": None}
         budget["max_evaluations"] = kept
         found, batch = solve_rows(
-            finish, map, program, accelerator, gradient=gradient, reuse=reuse, **budget, **options
+            finish, last, program, accelerator, gradient=gradient, reuse=reuse, **budget, **options
         )
         return {**found, "evaluations": found["evaluations"] + first["evaluations"]}, batch
     watch = _Watch(options.pop("callback"))
@@ -84,7 +86,7 @@ def solve(
             return first
         second, _ = solve_rows(
             lambda _, some, run: judge(some, run, first["warm_started"][index]),
-            map,
+            last,
             leaves.take(part, SCS.ranks, index),
             accelerator,
             tolerance=tolerance,

@@ -42,6 +42,11 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError(f"eps_infeas: expected a number >= 0, got {settings['eps_infeas']!r}")
     if isinstance(interval, bool) or not isinstance(interval, numbers.Integral) or interval < 1:
         raise ValueError(f"check_interval: expected a whole number >= 1, got {interval!r}")
+    first = settings["first_check"]
+    if first is not None and (isinstance(first, bool) or not isinstance(first, numbers.Integral) or first < 1):
+        raise ValueError(f"first_check: expected a whole number >= 1 or None, got {first!r}")
+    if first is not None and settings["adaptive_scale"]:
+        raise ValueError("first_check: the scale adapts at every check_interval, so not with adaptive_scale=True")
     if settings["dtype"] not in (None, torch.float32, torch.float64):
         raise ValueError(f"dtype: expected torch.float32, torch.float64 or None, got {settings['dtype']!r}")
     if settings["linear_solver"] not in KINDS:

@@ -95,6 +95,28 @@ def test_what_a_batch_shares_is_taken_over_by_the_next(kalman: ConeProgram, dtyp
     torch.testing.assert_close(map.initial(again), map.initial(map.setup(following)), rtol=1e-6, atol=1e-6)
 
 
+def test_a_check_reads_no_more_than_it_needs_and_sees_the_same(kalman: ConeProgram) -> None:
+    map = SCS.of(kalman, eliminate=True, normalize="shared")
+    context, _, aux = walked(map, kalman, 7)
+    response = context.shared.response
+    assert 0 < len(response.read) < response.free.shape[1] / 2
+    everything = context._replace(shared=context.shared._replace(response=response._replace(read=None, seen=None)))
+    for found, expected in zip(map._sizes(aux, context), map._sizes(aux, everything), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_a_check_reads_is_that_of_the_rows_at_hand(kalman: ConeProgram) -> None:
+    map = SCS.of(kalman, eliminate=True, normalize="shared")
+    earlier = map.setup(kalman)
+    equations = kalman.cone.equalities
+    zero = (kalman.b[:, :equations] == 0).all(0).nonzero()[0, 0]
+    b = kalman.b.index_fill(1, zero, 1.0)
+    again = map.setup_from(ConeProgram(kalman.A, b, kalman.c, kalman.P, kalman.cones), earlier)
+    place = kalman.n + int(zero)
+    assert place in again.shared.response.read.tolist()
+    assert place not in earlier.shared.response.read.tolist()
+
+
 def test_gradients_do_not_depend_on_what_the_state_is() -> None:
     found = []
     for eliminate in (False, True):

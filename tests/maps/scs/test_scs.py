@@ -344,6 +344,8 @@ def test_bad_instances_are_named_or_marked() -> None:
         ({"normalize": "false"}, "normalize"),
         ({"adaptive_scale": "yes"}, "adaptive_scale"),
         ({"normalize": "both"}, "normalize"),
+        ({"first_check": 0}, "first_check"),
+        ({"first_check": 3, "adaptive_scale": True}, "first_check"),
         ({"check_interval": 0}, "check_interval"),
         ({"eps_infeas": -1.0}, "eps_infeas"),
         ({"linear_solver": "qr"}, "linear_solver"),
