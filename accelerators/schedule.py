@@ -93,16 +93,26 @@ class Schedule(nn.Module, Accelerator):
         following, states, begin = at.fx, [], 0
         ends = [*accumulate(self.steps), None]
         for part, own, end in zip(self.parts, state.parts, ends, strict=True):
-            over = torch.zeros_like(state.seen, dtype=torch.bool) if end is None else state.seen >= end
-            idle = over | (state.seen < begin) & (not part.observant)
-            if not (concrete(idle) and bool(idle.all())):  # where values cannot be read, every part works
-                proposal, stepped = part.step(at, own)
-                waiting = over | (state.seen < begin)
-                following = freeze(waiting, following, proposal) if somewhere(waiting) else proposal
-                own = leaves.transform(partial(freeze, idle), own, stepped) if somewhere(idle) else stepped
+            if end is None and begin == 0:  # it is alone from the start
+                following, own = part.step(at, own)
+            elif end != begin:
+                following, own = self._turn(part, own, at, state.seen, begin, end, following)
             states.append(own)
             begin = begin if end is None else end
         return following, ScheduleState(state.seen + 1, tuple(states))
+
+    def _turn(
+        self, part: Accelerator, own: Any, at: Evaluation, seen: Tensor, begin: int, end: int | None, following: Tensor
+    ) -> tuple[Tensor, Any]:
+        """(The next point, the part's state) after a part has worked where it is its turn: evaluations begin to end."""
+        over = torch.zeros_like(seen, dtype=torch.bool) if end is None else seen >= end
+        waiting = over | (seen < begin)
+        idle = over if part.observant else waiting
+        if concrete(idle) and bool(idle.all()):  # where values cannot be read, every part works
+            return following, own
+        proposal, stepped = part.step(at, own)
+        following = freeze(waiting, following, proposal) if somewhere(waiting) else proposal
+        return following, leaves.transform(partial(freeze, idle), own, stepped) if somewhere(idle) else stepped
 
 
 def _is_count(value: object) -> bool:
