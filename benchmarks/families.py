@@ -34,6 +34,7 @@ RUNS = {
     "robust-kalman": (64, 60),
     "robust-kalman.metric": (256, 50),
     "robust-pca": (64, 60),
+    "robust-pca.norms": (256, 60),
     "elastic-net": (256, 100),
     "pagerank": (256, 50),
     "value-iteration": (256, 100),

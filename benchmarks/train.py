@@ -56,7 +56,11 @@ RECIPES: dict[str, dict[str, str]] = {
         "gru+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14 --option gru.steps=7",
         "lstm+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14 --option lstm.steps=7",
         "warm-start+anderson-2": f"{_MIDDLE} --batch 16 --horizon 14",
-        "coordinate-gru": f"{_CELL} --batch 16 --horizon 15 --option coordinate-gru.base=anderson-2",
+        # on the inequalities alone: a quarter of the state, so that an update is cheap and there can be many of them
+        "coordinate-gru": "--settings benchmarks/lasso.eliminated.json --updates 2200 --instances 8000 --batch 64 "
+        "--horizon 11 --learning-rate 0.012 --option floor=2e-5 --option coordinate-gru.base=anderson-2 "
+        "--option coordinate-gru.hidden=32 --option coordinate-gru.steps=14 --option validation=500 "
+        "--option validate_every=550 --option keep=last",
         # without embeddings: it serves Lassos of all sizes, see sizes.py
         "coordinate-gru-any-size": f"{_CELL} --batch 16 --horizon 15 --option coordinate-gru.base=anderson-2 "
         "--option coordinate-gru.embedding_size=0",
@@ -85,10 +89,19 @@ RECIPES: dict[str, dict[str, str]] = {
         "--option warm-start.context=false",
         "warm-start+anderson-2": f"{_PAIRS} --updates 700 --learning-rate 0.004 --horizon 22 "
         "--option validate_every=100 --option warm-start.width=48 --option warm-start.context=false",
+        "warm-start+learned-momentum": f"{_PAIRS} --updates 700 --learning-rate 0.005 --horizon 20 "
+        "--option validate_every=100 --option warm-start.width=48 --option warm-start.context=false "
+        "--option learned-momentum.steps=14",
     },
     "robust-pca": {
         "gru": f"{_ROBUST} --horizon 32 --option gru.base=anderson-2 --option gru.hidden=56 --option gru.steps=30",
         "warm-start+anderson-2": f"{_ROBUST} --horizon 32 --option warm-start.width=64",
+    },
+    "robust-pca.norms": {  # a site is an entry of the matrix: its places in S and in L
+        "site-gru": "--updates 1000 --instances 8000 --batch 16 --learning-rate 0.004 --horizon 36 "
+        "--option first_horizon=14 --option validate_every=250 --option keep=last --option site-gru.base=anderson-2 "
+        "--option site-gru.steps=30 --option site-gru.hidden=32 --option site-gru.shape=[3,30] "
+        "--option site-gru.heads=[0,91,182] --option evaluations=60",
     },
     "elastic-net": {
         "gru": f"{_LONG} --horizon 25 --option gru.steps=25 --option gru.hidden=64",

@@ -6,6 +6,7 @@ from accelerators.neural.mixing import Mixing
 from accelerators.neural.momentum import LearnedMomentum
 from accelerators.neural.recurrent import GRU, LSTM
 from accelerators.neural.secants import Secants
+from accelerators.neural.sites import SiteGRU
 from accelerators.neural.start import WarmStart
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "NearestStart",
     "RidgeStart",
     "Secants",
+    "SiteGRU",
     "WarmStart",
 ]

@@ -5,6 +5,7 @@ from maps.cones.checks import check_cone
 from maps.cones.cone import Cone, Dual
 from maps.cones.decomposed import DecomposedCone, Parts, clipped_differences
 from maps.cones.exponential import Exponential
+from maps.cones.l1_norm import L1Norm
 from maps.cones.nonnegative import Nonnegative
 from maps.cones.nuclear_norm import NuclearNorm
 from maps.cones.power import Power
@@ -21,6 +22,7 @@ __all__ = [
     "DecomposedCone",
     "Dual",
     "Exponential",
+    "L1Norm",
     "Nonnegative",
     "NuclearNorm",
     "Parts",

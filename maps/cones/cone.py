@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +27,20 @@ def whole(name: str, value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{name}: expected a whole number >= 0, got {value!r}")
+
+
+def positive(name: str, value: Any) -> float:
+    """A constructor argument that must be a positive, finite number.
+
+    Raises:
+        ValueError: it is not; the message names the argument.
+    """
+    try:
+        if not isinstance(value, bool) and 0 < float(value) < math.inf:
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
 def _checked(project: Callable[..., Tensor]) -> Callable[..., Tensor]:

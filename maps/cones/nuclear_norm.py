@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint.masks import finite_rows, indices
-from maps.cones.cone import Cone, whole
+from maps.cones.cone import Cone, positive, whole
 from maps.cones.decomposed import DecomposedCone, Parts, clipped_differences
 
 EXACT = 1e-3
@@ -14,28 +14,30 @@ EXACT = 1e-3
 
 
 class NuclearNorm(DecomposedCone):
-    """{(t, vec X) : the singular values of X add up to at most t}; vec goes column by column.
+    """{(t, vec X) : the singular values of X add up to at most slope t}; vec goes column by column.
 
-    The nearest point has singular values max(sigma - theta, 0) and t + theta, theta >= 0 making them add up to it.
+    The nearest point has singular values max(sigma - theta, 0) and t + slope theta, with the least theta >= 0 that puts
+    it into the cone.
 
     Args:
         rows, columns: of X; `dim` is 1 + rows * columns.
+        slope: > 0. It says in which units t is measured, and so how much a projection moves it.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = whole("rows", rows), whole("columns", columns)
+    def __init__(self, rows: int, columns: int, slope: float = 1.0) -> None:
+        self.rows, self.columns, self.slope = whole("rows", rows), whole("columns", columns), positive("slope", slope)
         super().__init__(1 + self.rows * self.columns)
 
     @classmethod
     def examples(cls) -> list[Cone]:
-        """Square, tall and wide."""
-        return [cls(1, 1), cls(2, 2), cls(4, 2), cls(2, 3)]
+        """Square, tall, wide and steep."""
+        return [cls(1, 1), cls(2, 2), cls(4, 2), cls(2, 3), cls(3, 2, 4.0)]
 
     def decompose(self, z: Tensor) -> Parts:
-        """t, U, sigma, V' of X' and theta: the largest (sigma_1 + ... + sigma_j - t) / (j + 1), if positive."""
+        """t, U, sigma, V' of X' and theta, see `shrinkage`."""
         t = z[:, :1]
         u, sigma, vt = torch.linalg.svd(z[:, 1:].unflatten(1, (self.columns, self.rows)), full_matrices=False)
-        return t, u, sigma, vt, _shrinkage(t, sigma)
+        return t, u, sigma, vt, shrinkage(t, sigma, self.slope)
 
     def nearest(self, z: Tensor) -> Tensor:
         """By the eigenvalues of the smaller of X'X and XX', three times faster, where these are exact enough.
@@ -50,12 +52,12 @@ class NuclearNorm(DecomposedCone):
         gram = torch.where(finite[:, None, None], wide @ wide.mT, 0.0)
         squared, vectors = torch.linalg.eigh(gram)
         sigma = squared.relu().sqrt()
-        theta = _shrinkage(t, sigma.flip(1))
+        theta = shrinkage(t, sigma.flip(1), self.slope)
         kept = (vectors * (1 - theta / sigma.clamp(min=torch.finfo(torch.float64).tiny)).relu()[:, None]) @ vectors.mT
         new = kept @ wide
         new = new if self.columns <= self.rows else new.mT
-        found = torch.where(theta > 0, torch.cat([t + theta, new.flatten(1)], 1), z)
-        inside = (theta == 0) & (sigma.sum(1, keepdim=True) * (1 + EXACT) < t)
+        found = torch.where(theta > 0, torch.cat([t + self.slope * theta, new.flatten(1)], 1), z)
+        inside = (theta == 0) & (sigma.sum(1, keepdim=True) * (1 + EXACT) < self.slope * t)
         unsure = indices(~finite | (~inside & (theta < EXACT * sigma[:, -1:])).any(1))
         assert unsure is not None
         found = found.to(given.dtype)
@@ -64,7 +66,7 @@ class NuclearNorm(DecomposedCone):
     def point(self, parts: Parts) -> Tensor:
         """Singular values shrunk by theta."""
         t, u, sigma, vt, theta = parts
-        return torch.cat([t + theta, ((u * (sigma - theta).relu()[:, None]) @ vt).flatten(1)], 1)
+        return torch.cat([t + self.slope * theta, ((u * (sigma - theta).relu()[:, None]) @ vt).flatten(1)], 1)
 
     def derivative(self, parts: Parts, v: Tensor) -> Tensor:
         """Divided differences on the even and odd parts of U'VW, the parts outside of it, and the change of theta."""
@@ -74,17 +76,20 @@ class NuclearNorm(DecomposedCone):
         core = ahead @ vt.mT
         active = (sigma > theta).to(v)
         trace = (active * core.diagonal(dim1=1, dim2=2)).sum(1, keepdim=True)
-        of_theta = (trace - v[:, :1]) / (1 + active.sum(1, keepdim=True))
+        of_theta = (trace - self.slope * v[:, :1]) / (self.slope**2 + active.sum(1, keepdim=True))
         sums = sigma[:, :, None] + sigma[:, None, :]
         odd = (new[:, :, None] + new[:, None, :]) / torch.where(sums > 0, sums, 1.0)
         even, ratio = clipped_differences(sigma - theta), new / torch.where(sigma > 0, sigma, 1.0)
         inner = ((even + odd) * core + (even - odd) * core.mT) / 2 - torch.diag_embed(active * of_theta)
         inner = inner - (ratio[:, :, None] + ratio[:, None, :]) * core  # which the two sides below have in full
         moved = u @ (inner @ vt + ratio[:, :, None] * ahead) + (behind * ratio[:, None]) @ vt
-        return torch.where(theta > 0, torch.cat([v[:, :1] + of_theta, moved.flatten(1)], 1), v)
+        return torch.where(theta > 0, torch.cat([v[:, :1] + self.slope * of_theta, moved.flatten(1)], 1), v)
 
 
-def _shrinkage(t: Tensor, sigma: Tensor) -> Tensor:
-    """(B, 1) theta for descending singular values (B, k): the largest (sigma_1 + ... + sigma_j - t) / (j + 1), or 0."""
-    excess = torch.cat([torch.zeros_like(t), sigma.cumsum(1)], 1) - t
-    return (excess / torch.arange(1, excess.shape[1] + 1).to(t)).amax(1, keepdim=True).relu()
+def shrinkage(t: Tensor, sizes: Tensor, slope: float) -> Tensor:
+    """(B, 1) theta >= 0: max(sizes - theta, 0) add up to slope (t + slope theta), or 0 where sizes add up to less.
+
+    It is the largest (s_1 + ... + s_j - slope t) / (j + slope^2) for the descending sizes s (B, k), if positive.
+    """
+    excess = torch.cat([torch.zeros_like(t), sizes.cumsum(1)], 1) - slope * t
+    return (excess / (torch.arange(excess.shape[1]).to(t) + slope**2)).amax(1, keepdim=True).relu()

@@ -78,7 +78,7 @@ def test_shifts_are_laid_over_the_settings(name: str) -> None:
         ("robust-kalman", {"noise": -1.0}, "noise"),
         ("robust-kalman", {"size": float("nan")}, "size"),
         ("robust-kalman", {"outliers": 1.5}, "outliers: expected a probability, got 1.5"),
-        ("robust-pca", {"form": "quadratic"}, 'form: expected "nuclear" or "conic", got \'quadratic\''),
+        ("robust-pca", {"form": "quadratic"}, "form: expected one of nuclear, norms, conic, got 'quadratic'"),
         ("robust-pca", {"rank": 4}, "rank: expected a whole number from 1 to 3, got 4"),
         ("robust-pca", {"rank": True}, "rank"),
         ("robust-pca", {"outliers": 0}, "outliers: expected a whole number from 1 to 90, got 0"),

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from maps.cones import PSD, Box, Cone, Dual, Exponential, NuclearNorm, Power, ProductCone, SecondOrder
+from maps.cones import PSD, Box, Cone, Dual, Exponential, L1Norm, NuclearNorm, Power, ProductCone, SecondOrder
 
 INF = math.inf
 
@@ -21,6 +21,7 @@ MIXED = {
     "ep": 2,
     "ed": 1,
     "p": [0.5, -0.3, 1.0],
+    "l1-norm": [[2], [3, 0.5]],
     "nuclear-norm": [[2, 2], [1, 3], [2, 2]],
 }
 """Every kind of block."""
@@ -28,13 +29,15 @@ MIXED = {
 SMOOTH: list[Cone] = [
     Box([-1.0, -0.5, 0.2, -INF], [2.0, 0.5, 0.3, 1.0]),
     SecondOrder(4),
+    L1Norm(4),
+    L1Norm(3, 2.5),
     Exponential(),
     Dual(Exponential()),
     *map(Power, (0.5, 0.3, -0.9, 1.0)),
     ProductCone({"q": [2, 1, 2], "p": [0.2, -0.5]}),
 ]
 """Differentiable twice."""
-ONCE: list[Cone] = [PSD(1), PSD(3), NuclearNorm(3, 2), NuclearNorm(2, 3), ProductCone({"l": 1, "s": [2, 1, 2]})]
+ONCE: list[Cone] = [PSD(1), PSD(3), NuclearNorm(3, 2), NuclearNorm(2, 3, 4.0), ProductCone({"l": 1, "s": [2, 1, 2]})]
 """Second derivatives are refused."""
 CONES = [*SMOOTH, *ONCE]
 

@@ -16,6 +16,7 @@ from maps.cones import (
     Cone,
     Dual,
     Exponential,
+    L1Norm,
     Nonnegative,
     NuclearNorm,
     Power,
@@ -31,6 +32,7 @@ BLOCKS: list[Cone] = [
     *map(PSD, (2, 1, 2)),
     *(Exponential(), Exponential(), Dual(Exponential())),
     *map(Power, (0.5, -0.3, 1.0)),
+    *(L1Norm(2), L1Norm(3, 0.5)),
     *(NuclearNorm(2, 2), NuclearNorm(1, 3), NuclearNorm(2, 2)),
 ]
 """Those of MIXED."""

@@ -127,6 +127,8 @@ def test_wrong_shapes_of_matrices_are_explained() -> None:
         ("second-order", {"dim": 2.5}, "dim: expected a whole number"),
         ("psd", {"order": "x"}, "order: expected a whole number"),
         ("nuclear-norm", {"rows": 2, "columns": True}, "columns: expected a whole number"),
+        ("nuclear-norm", {"rows": 2, "columns": 2, "slope": 0.0}, "slope: expected a positive number"),
+        ("l1-norm", {"size": 2, "slope": "steep"}, "slope: expected a positive number"),
         ("power", {"exponent": 1.5}, "exponent: expected a number between -1 and 1, got 1.5"),
         ("power", {"exponent": float("nan")}, "exponent: expected a number between -1 and 1, got nan"),
         ("box", {"lower": [0.0, 2.0], "upper": [1.0, 1.0]}, "lower: expected at most upper at index 1, got 2.0"),

@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.optimize import brentq, minimize
 from torch import Tensor
 
-from maps.cones import PSD, Box, Cone, Exponential, NuclearNorm, Power, SecondOrder
+from maps.cones import PSD, Box, Cone, Exponential, L1Norm, NuclearNorm, Power, SecondOrder
 from tests.maps.cones.samples import CONES, INF, awkward, named, normal
 
 
@@ -42,19 +42,46 @@ def test_psd_clips_eigenvalues(order: int) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 2), (2, 4), (3, 3)])
 @pytest.mark.parametrize("tail", [1.0, 1e-9])
-def test_nuclear_norm_shrinks_singular_values(shape: tuple[int, int], tail: float) -> None:
+@pytest.mark.parametrize("slope", [1.0, 7.0])
+def test_nuclear_norm_shrinks_singular_values(shape: tuple[int, int], tail: float, slope: float) -> None:
     """Also where some singular values are tiny and the shrinkage is too."""
     rng = np.random.default_rng(0)
     for excess in (-1.0, 1e-10, 0.1, 3.0):
         u, sigma, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
         sigma[1:] *= tail
-        x, t = u * sigma @ vt, sigma.sum() - excess
-        p = NuclearNorm(*shape).project(torch.tensor(np.concatenate([[t], x.flatten("F")]))[None])[0].numpy()
-        gap = lambda theta, sigma=sigma, t=t: np.maximum(sigma - theta, 0).sum() - t - theta  # noqa: E731
-        theta = brentq(gap, 0, 10, xtol=1e-15) if gap(0) > 0 else 0.0
+        x, t = u * sigma @ vt, (sigma.sum() - excess) / slope
+        p = NuclearNorm(*shape, slope).project(torch.tensor(np.concatenate([[t], x.flatten("F")]))[None])[0].numpy()
+        theta = threshold(sigma, t, slope)
         expected = u * np.maximum(sigma - theta, 0) @ vt
-        assert abs(p[0] - t - theta) < 1e-14 * (1 + abs(t))
+        assert abs(p[0] - t - slope * theta) < 1e-14 * (1 + abs(t))
         assert np.abs(p[1:].reshape(shape, order="F") - expected).max() < 1e-14 * (1 + abs(t))
+
+
+def threshold(sizes: np.ndarray, t: float, slope: float) -> float:
+    """By bisection: theta >= 0 at which the shrunk sizes add up to slope (t + slope theta)."""
+    gap = lambda theta: np.maximum(sizes - theta, 0).sum() - slope * (t + slope * theta)  # noqa: E731
+    return float(brentq(gap, 0, 1e3, xtol=1e-15)) if gap(0) > 0 else 0.0
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.2, 7.0])
+def test_l1_norm_shrinks_magnitudes(slope: float) -> None:
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 2, 30):
+        for excess in (-1.0, 1e-10, 0.1, 3.0):
+            v = rng.standard_normal(size)
+            t = (np.abs(v).sum() - excess) / slope
+            p = L1Norm(size, slope).project(torch.tensor(np.concatenate([[t], v]))[None])[0].numpy()
+            theta = threshold(np.abs(v), t, slope)
+            expected = np.concatenate([[t + slope * theta], np.sign(v) * np.maximum(np.abs(v) - theta, 0)])
+            assert np.abs(p - expected).max() < 1e-14 * (1 + abs(t))
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.5])
+def test_the_dual_of_the_l1_norm_is_a_cone_over_a_cube(slope: float) -> None:
+    cone = L1Norm(5, slope)
+    cube, z = Box([-1 / slope] * 5, [1 / slope] * 5), awkward(cone)
+    size = 1 + z.abs().amax(1, keepdim=True)
+    assert torch.allclose(cone.project_dual(z) / size, cube.project(z) / size, rtol=0, atol=1e-14)
 
 
 def test_box_against_its_definition() -> None:

@@ -12,7 +12,8 @@ import torch
 import fixedpoint as fp
 from maps.scs import ConeProgram, kkt_error
 from maps.scs.families.robust_kalman import RobustKalman
-from maps.scs.families.robust_pca import RobustPCA
+from maps.scs.families.robust_pca import RobustPCA, as_nuclear
+from maps.scs.kkt import kkt_terms
 from maps.scs.matrix import SparseMatrix, dense
 
 SIZES = {
@@ -20,14 +21,17 @@ SIZES = {
     ("robust-kalman", "quadratic"): (604, 600, 1400, {"z": 350, "l": 100, "q": [3] * 50}),
     ("robust-pca", "conic"): (741, 832, 1191, {"z": 90, "l": 181, "s": [33]}),
     ("robust-pca", "nuclear"): (181, 272, 541, {"l": 181, "nuclear-norm": [[30, 3]]}),
+    ("robust-pca", "norms"): (91, 182, 181, {"l1-norm": [[90, 4.0]], "nuclear-norm": [[30, 3, 32.0]]}),
 }
 QUICK = {
     ("robust-kalman", "conic"): {"normalize": "shared", "scale": 1.0, "tau_factor": 200.0},
     ("robust-kalman", "quadratic"): {"normalize": "shared", "scale": 2.0, "tau_factor": 200.0},
     ("robust-pca", "conic"): {"normalize": False, "zero_cone_factor": 100.0},
     ("robust-pca", "nuclear"): {"normalize": False},
+    ("robust-pca", "norms"): {"normalize": False, "eliminate": True, "scale": 0.2},
 }
 """Settings that solve in a few hundred evaluations."""
+SIZES_OF_PCA = [form for name, form in SIZES if name == "robust-pca"]
 
 
 def drawn(name: str, form: str, batch: int = 2, seed: int = 3, **options: Any) -> ConeProgram:
@@ -97,7 +101,7 @@ def test_sizes(name: str, form: str) -> None:
         assert programs.P is None
 
 
-@pytest.mark.parametrize(("name", "form"), [key for key in SIZES if key[1] != "nuclear"])
+@pytest.mark.parametrize(("name", "form"), [key for key in SIZES if key[1] not in ("nuclear", "norms")])
 def test_samples_are_cvxpy_s_own_data(name: str, form: str) -> None:
     programs = drawn(name, form)
     for i, problem in enumerate(references(name)):
@@ -188,11 +192,41 @@ def test_shifted_matrices_are_what_they_say() -> None:
         assert (np.stack([sparse != 0 for _, sparse in pairs]).mean(0) > 0).all(), "an outlier may be anywhere"
 
 
+def test_norms_have_the_solution_of_the_nuclear_form() -> None:
+    """The same L, and a solution of the other program that says so itself."""
+    solved = {}
+    for form in ("nuclear", "norms"):
+        family = fp.families.create("robust-pca", form=form, **QUICK["robust-pca", form])
+        programs = drawn("robust-pca", form)
+        solution = fp.solve(family.map, programs, "anderson-2", tolerance=1e-8, max_evaluations=5000)
+        assert solution.statuses == [fp.Status.CONVERGED] * 2
+        assert float(family.error(programs, solution.output, solution.residual).max()) < 1e-7
+        solved[form] = solution.output.x[:, :91]
+    assert torch.allclose(solved["norms"], solved["nuclear"], rtol=0, atol=1e-4)
+
+
+def test_norms_are_judged_as_the_nuclear_form() -> None:
+    """Early points of the one violate the conditions of the other as much: on every row, counted in its units."""
+    family, programs = RobustPCA("norms", normalize=False), drawn("robust-pca", "norms", batch=5)
+    output = fp.solve(family.map, programs, max_evaluations=4).output
+    other, point = as_nuclear(programs, output)
+    assert torch.equal(other.b, drawn("robust-pca", "nuclear", batch=5).b)
+    mine, theirs = kkt_terms(programs, *output), kkt_terms(other, *point)
+    assert float(theirs["cone"][0].max()) < 1e-12
+    assert float(theirs["dual cone"][0].max()) < 1e-12
+    torch.testing.assert_close(mine["gap"][0], theirs["gap"][0])
+    error, merit = (judge(programs, output, torch.zeros(5)) for judge in (family.error, family.merit))
+    assert torch.equal(error, kkt_error(other, *point))
+    assert bool((merit >= error).all())
+    assert float(error.min()) > 1e-3
+
+
 def test_the_wheel_is_given_the_conic_form() -> None:
     """The scs package has no nuclear norm: its error is that of the equivalent semidefinite program."""
-    wheels = {form: RobustPCA(form).peers()[0] for form in ("nuclear", "conic")}
+    wheels = {form: RobustPCA(form).peers()[0] for form in SIZES_OF_PCA}
     errors = {form: next(wheel.run(drawn("robust-pca", form), [40])).error for form, wheel in wheels.items()}
     assert torch.equal(errors["nuclear"], errors["conic"])
+    assert torch.equal(errors["norms"], errors["conic"])
     assert float(errors["conic"].max()) < 1
     assert all(wheel.settings == {} for wheel in wheels.values())
 
