@@ -95,7 +95,8 @@ def solve_rows(
 
     spec = SolveSpec(map, accelerator, problem, tolerance, max_evaluations, callback, on_invalid, resume, reuse)
     size, ordinary = batch or 1, _plain(parts)
-    if not ordinary or (chunk == "auto" and (size <= _FEW or callback is not None)):
+    few = size <= _FEW or callback is not None if chunk == "auto" else chunk is not None and size <= chunk
+    if not ordinary or few:
         chunk = None
     workers = max(1, min(workers, size // _SHARE, _cores())) if ordinary else 1
     if chunk is None and (not ordinary or not _large(parts, map, size)):

@@ -18,8 +18,7 @@ Ranks = Mapping[str, int] | None
 
 def tensors(tree: Any) -> dict[str, Tensor]:
     """The tensor leaves by name, in order."""
-    flat, _ = pytree.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in flat if isinstance(leaf, Tensor)}
+    return {_name(path): leaf for path, leaf in pytree.tree_leaves_with_path(tree) if isinstance(leaf, Tensor)}
 
 
 def replace(tree: Any, new: Mapping[str, Any]) -> Any:

@@ -51,7 +51,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
     check_interval: int = 1
     """Evaluations from one check (`assess`, then `adapt`) of a solve to the next."""
     first_check: int | None = None
-    """The evaluation that is checked first, where it is known that nothing is done before it; None: `check_interval`."""
+    """The evaluation that is checked first, where it is known that none before it suffices; None: `check_interval`."""
 
     @abstractmethod
     def initial(self, context: Ctx) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -37,9 +38,8 @@ class Group(NamedTuple):
     blocks: int
 
     def of(self, z: Tensor) -> Tensor:
-        """(B, m) -> (B, blocks, k)."""
-        rows = z[:, self.rows] if isinstance(self.rows, slice) else z.index_select(1, self.rows.to(z.device))
-        return rows.unflatten(1, (self.blocks, self.cone.dim))
+        """(B, m) -> (B, blocks * k)."""
+        return z[:, self.rows] if isinstance(self.rows, slice) else z.index_select(1, self.rows.to(z.device))
 
 
 class ProductCone(Cone):
@@ -90,6 +90,11 @@ class ProductCone(Cone):
         """Rows of the zero cone; they come first."""
         return self.spec.get("z", 0)
 
+    @cached_property
+    def inequalities(self) -> ProductCone:
+        """The product without the zero cone."""
+        return ProductCone({key: value for key, value in self.spec.items() if key != "z"}) if self.equalities else self
+
     @property
     def box(self) -> Box | None:
         """The box cone, if there is one."""
@@ -112,10 +117,11 @@ class ProductCone(Cone):
     def _blockwise(self, z: Tensor, method: str, bounds: Tensor | None) -> Tensor:
         parts = []
         for group in self.groups:
-            each = group.of(z).flatten(0, 1)
+            rows, blocks, dim = group.of(z), group.blocks, group.cone.dim
+            each = rows if blocks == 1 else rows.reshape(len(z) * blocks, dim)
             project = getattr(group.cone, method)
             p = project(each, bounds) if isinstance(group.cone, Box) else project(each)
-            parts.append(p.unflatten(0, (len(z), group.blocks)).flatten(1))
+            parts.append(p if blocks == 1 else p.reshape(len(z), blocks * dim))
         return self._joined(parts, z)
 
     def share_within_blocks(self, d: Tensor, reduction: str, *, box: bool = False) -> Tensor:
@@ -128,7 +134,7 @@ class ProductCone(Cone):
         """
         parts = []
         for group in self.groups:
-            each = group.of(d)
+            each = group.of(d).unflatten(1, (group.blocks, group.cone.dim))
             if not group.cone.separable or (box and isinstance(group.cone, Box)):
                 one = each.amax(2, keepdim=True) if reduction == "max" else each.mean(2, keepdim=True)
                 each = one.expand_as(each)

@@ -129,7 +129,10 @@ def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
     ray = Ax + s
     one, before, square = tau[:, 0], tau_tilde[:, 0].abs(), sigma[:, 0] ** 2
     nothing = torch.zeros_like(one)
-    A_i = rows_from(rows.data.A, equations) if context.shared.response is None else context.shared.response.A
+    if context.shared.response is None:
+        A_i = rows_from(rows.data.A if context.shared.A is None else context.shared.A, equations)
+    else:
+        A_i = context.shared.response.A
     dual = torch.addcmul(transposed_times(A_i, w), tau - tau_tilde, c)
     Px = torch.zeros_like(x) if P is None else times(P, x)
     return Sizes(
@@ -152,4 +155,5 @@ def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
 def _whole(right: Tensor, context: Context) -> Tensor:
     """(B, k) right sides of the inequalities -> (B, n + m)."""
     first = context.rows.g.shape[1] - right.shape[1]
-    return context.rows.system.solve(torch.cat([right.new_zeros(len(right), first), right], 1))
+    system = context.shared.system or context.rows.system
+    return system.solve(torch.cat([right.new_zeros(len(right), first), right], 1))

@@ -24,10 +24,11 @@ def tau(step: Tensor, p: Tensor, eta: Tensor, weighted: Tensor, curvature: Tenso
     c = _dot(p, weight[..., :-1] * step)
     discriminant = b * b - 4 * curvature * c
     real = discriminant > 0
-    root = torch.sqrt(torch.where(real, discriminant, torch.ones_like(b)))
-    q = torch.where(b > 0, -(b + root) / 2, torch.ones_like(b))
-    stable = torch.where(b > 0, c / q, (root - b) / (2 * curvature))
-    return torch.where(real, stable, -b / (2 * curvature))
+    root = torch.sqrt(torch.where(real, discriminant, 1.0))
+    ahead, twice = b > 0, 2 * curvature
+    q = torch.where(ahead, -(b + root) / 2, 1.0)
+    stable = torch.where(ahead, c / q, (root - b) / twice)
+    return torch.where(real, stable, -b / twice)
 
 
 def _dot(one: Tensor, two: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     Args:
         n: number of variables.
-        cones: rows of K, as in `ConeProgram`.
+        cones: rows of K, as in `ConeProgram`, or a cone made of them.
         normalize: scale the data as SCS does; "shared": by diagonals that depend on A and P alone, so that a batch that
             shares these shares one factorization.
         scale: SCS's dual scale, > 0.
@@ -66,6 +66,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         error_weights: (absolute, relative), >= 0 and not both 0.
         eps_infeas: violation of a certificate, relative to its inner product, >= 0; 0 never certifies.
         check_interval: evaluations between two checks of a solve (SCS: 25), >= 1.
+        first_check: the evaluation that is checked first; None: `check_interval`. Not with `adaptive_scale`.
         linear_solver: "dense", "sparse" (SuperLU), "cg" (conjugate gradients) or "auto".
         dtype: of the iteration, torch.float32 or torch.float64; by default that of the data.
         features: width of `featurize` where it is known beforehand, see `feature_count`; 0 where it is not.
@@ -87,7 +88,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def __init__(
         self,
         n: int,
-        cones: ConeSpec,
+        cones: ConeSpec | ProductCone,
         *,
         normalize: bool | str = True,
         scale: float = 0.1,
@@ -101,6 +102,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         error_weights: tuple[float, float] = (1.0, 1.0),
         eps_infeas: float = 1e-7,
         check_interval: int = 1,
+        first_check: int | None = None,
         linear_solver: str = "auto",
         dtype: torch.dtype | None = None,
         features: int = 0,
@@ -119,11 +121,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             "error_weights": error_weights,
             "eps_infeas": eps_infeas,
             "check_interval": check_interval,
+            "first_check": first_check,
             "linear_solver": linear_solver,
             "dtype": dtype,
         }
         settings.check({"n": n, **coordinates, **others})
-        self.cone = ProductCone(cones)
+        self.cone = cones if isinstance(cones, ProductCone) else ProductCone(cones)
         self.n, self.m = n, self.cone.dim
         self.weights = None if weights is None else settings.row_weights(weights, self.cone)
         if weights is not None:
@@ -138,7 +141,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         self.normalize, self.alpha, self.error_weights = normalize, alpha, error_weights
         self.scale, self.zero_cone_factor, self.rho_x, self.tau_factor = scale, zero_cone_factor, rho_x, tau_factor
         self.adaptive_scale, self.eps_infeas, self.linear_solver = adaptive_scale, eps_infeas, linear_solver
-        self.check_interval, self.dtype = check_interval, dtype
+        self.check_interval, self.first_check, self.dtype = check_interval, first_check, dtype
         self.signature = Signature(
             size=n + self.m + 1 - self.first,
             features=features,
@@ -150,7 +153,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     @classmethod
     def of(cls, program: ConeProgram, **options: Any) -> SCS:
         """The map for programs like this one: its size, its cones, and shared what it shares."""
-        return cls(program.n, program.cones, features=feature_count(program), **options)
+        return cls(program.n, program.cone, features=feature_count(program), **options)
 
     def faults(self, problem: ConeProgram) -> dict[str, Tensor]:
         """A P that is not symmetric, or not positive semidefinite."""
@@ -216,7 +219,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def retract(self, x: Tensor, context: Context) -> Tensor:
         """V scaled to length sqrt(its size), as SCS does; 0 stays 0."""
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        return x * (self.signature.size**0.5 / torch.where(length > 0, length, torch.ones_like(length)))
+        return x * (self.signature.size**0.5 / torch.where(length > 0, length, 1.0))
 
     def normalized(self, x: Tensor, context: Context) -> Tensor:
         """(B, l - 1) v / v_tau without its last entry; inf where v_tau vanishes or is negative (kappa > 0)."""

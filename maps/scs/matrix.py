@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from maps.scs.products import Host, Layout, layout, product
+from maps.scs.products import Compressed, Host, Layout, compressed, layout, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,11 @@ class Pattern:
     def layout(self) -> Layout:
         """For products."""
         return layout(self.rows, self.columns, self.shape)
+
+    @cached_property
+    def compressed(self) -> Compressed:
+        """For SciPy's products."""
+        return compressed(self.rows, self.columns, self.shape)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,7 +123,8 @@ class SparseMatrix:
             return found
         source, target = self.pattern.index if transposed else self.pattern.index[::-1]
         size = self.pattern.shape[1 if transposed else 0]
-        return vector.new_zeros(vector.shape[0], size).index_add(1, target, self.values * vector[:, source])
+        products = self.values * vector.index_select(1, source)
+        return vector.new_zeros(vector.shape[0], size).index_add(1, target, products)
 
     def __repr__(self) -> str:
         return f"SparseMatrix(shape={tuple(self.shape)}, stored={len(self.pattern)})"

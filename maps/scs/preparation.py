@@ -35,7 +35,7 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     """
     batch, dtype = problem.batch or 1, map.dtype or problem.b.dtype
     b, c = (part.expand(batch, -1).to(dtype) for part in (problem.b, problem.c))
-    if earlier is not None and _fits(earlier, problem, dtype):
+    if earlier is not None and _fits(map, earlier, problem, dtype):
         raw, (D, E, _) = Data(earlier.shared.A, None, b, c), (part[:1] for part in earlier.rows.scaling)
         diagonals = scaling.with_sigma(raw, D, E) if map.normalize == "shared" else scaling.identity(raw)
         return _with_rows(map, problem, raw, _expanded_rows(diagonals, raw), earlier.shared)
@@ -61,7 +61,7 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     )
     if not one:
         return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
-    response = eliminated.Response.of(system, data.A, R[0], map.first) if map.first else None
+    response = eliminated.Response.of(system, data.A, R[0], map.first) if _responds(map, kind, batch) else None
     A, P, R_one, response = leaves.transform(lambda t: t.to(dtype), (data.A, data.P, R[0], response))
     shared = Shared(kind, A, P, system, R_one, response, _stamp(problem))
     return _with_rows(map, problem, raw, diagonals, shared)
@@ -79,10 +79,19 @@ def _are_shared(problem: ConeProgram) -> bool:
     return problem.A.ndim == 2 and (problem.P is None or problem.P.ndim == 2)
 
 
-def _fits(earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
-    """Whether what an earlier batch shared is this one's too."""
-    stamp = _stamp(problem)
-    return earlier.rows.g.dtype == dtype and stamp is not None and stamp == earlier.shared.stamp
+def _responds(map: SCS, kind: str, batch: int) -> bool:
+    """Whether a response is to be made: it takes as many solves as there are inequalities, more than one instance asks
+    of a sparse factor in all its evaluations.
+    """
+    return map.first > 0 and (kind != "sparse" or batch > 1)
+
+
+def _fits(map: SCS, earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
+    """Whether what an earlier batch shared is this one's too, and is all that it takes."""
+    stamp, shared = _stamp(problem), earlier.shared
+    if shared.response is None and _responds(map, shared.solver, problem.batch or 1):
+        return False
+    return earlier.rows.g.dtype == dtype and stamp is not None and stamp == shared.stamp
 
 
 def _stamp(problem: ConeProgram) -> tuple[Any, ...] | None:

@@ -14,7 +14,8 @@ from fixedpoint.masks import constant, version
 _LONG, _FULL = 8, 512
 """Entries of a row, and of a block, from which on a dense product is worth it."""
 
-
+_MANY = 8
+"""Rows of a vector from which on SciPy is faster than torch."""
 BLOCK = 128
 """Rows of a vector at once in `blockwise`."""
 
@@ -41,7 +42,7 @@ class Block(NamedTuple):
         """(B, nnz) -> (B, r, c), copied only where it must be."""
         r, c = self.places.shape
         if not self.stride:
-            return values[:, self.places.flatten()].unflatten(1, (r, c))
+            return values.index_select(1, self.places.flatten()).unflatten(1, (r, c))
         first = int(self.places[0, 0])
         return values[:, first : first + r * self.stride].unflatten(1, (r, self.stride))[:, :, :c]
 
@@ -80,6 +81,27 @@ def layout(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Lay
     return Layout(Block.of(block, len(rows)), _index(long_rows), _index(full), *others)
 
 
+class Compressed(NamedTuple):
+    """Where SciPy has a pattern's entries: row by row, which is the order they are stored in, and column by column."""
+
+    starts: np.ndarray
+    """(m + 1,) of the rows."""
+    order: np.ndarray
+    """(nnz,) entries column by column."""
+    transposed: tuple[np.ndarray, np.ndarray]
+    """Starts (n + 1,) of the columns, and the row of each entry."""
+
+
+def compressed(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Compressed:
+    """Of a pattern."""
+    starts, starts_transposed = (
+        np.concatenate([[0], np.cumsum(np.bincount(part, minlength=size))])
+        for part, size in zip((rows, columns), shape, strict=True)
+    )
+    order = np.argsort(columns, kind="stable")
+    return Compressed(starts, order, (starts_transposed, rows[order]))
+
+
 def product(values: Tensor, places: Layout, shape: tuple[int, int], vector: Tensor, *, transposed: bool) -> Tensor:
     """(B, nnz) values times (B, n) -> (B, m); transposed: (B, m) -> (B, n)."""
     source, target = places.rest_columns, places.rest_rows
@@ -87,12 +109,12 @@ def product(values: Tensor, places: Layout, shape: tuple[int, int], vector: Tens
     if transposed:
         source, target, inner, outer, size = target, source, outer, inner, shape[1]
     whole = places.rows.shape[0] == 0
-    rest = values if whole else values[:, places.rest]
-    found = vector.new_zeros(len(vector), size).index_add(1, target, rest * vector[:, source])
+    rest = values if whole else values.index_select(1, places.rest)  # `values[:, ...]` takes four times as long
+    found = vector.new_zeros(len(vector), size).index_add(1, target, rest * vector.index_select(1, source))
     if whole:
         return found
     block = places.block.view(values)
-    product = vector[:, None, inner] @ (block if transposed else block.mT)
+    product = vector.index_select(1, inner)[:, None] @ (block if transposed else block.mT)
     return found.index_add(1, outer, product[:, 0])
 
 
@@ -103,14 +125,18 @@ class Host:
         self._made: tuple[int, Any, Any] | None = None
 
     def product(self, values: Tensor, pattern: Any, vector: Tensor, *, transposed: bool) -> Tensor | None:
-        """(nnz,) values times (B, n), or transposed; None where torch has to see it (derivatives, vmap, a device)."""
-        if not (constant(values) and constant(vector)) or vector.device.type != "cpu":
+        """(nnz,) values times (B, n), or transposed; None where torch has to see it (derivatives, vmap, a device),
+        or is faster since there are few rows.
+        """
+        if len(vector) < _MANY or not (constant(values) and constant(vector)) or vector.device.type != "cpu":
             return None
         if self._made is None or self._made[0] != version(values):
             from scipy import sparse
 
-            matrix = sparse.csr_matrix((values.detach().numpy(), (pattern.rows, pattern.columns)), shape=pattern.shape)
-            self._made = version(values), matrix, matrix.T.tocsr()
+            data, (starts, order, (starts_transposed, rows)) = values.detach().numpy(), pattern.compressed
+            matrix = sparse.csr_matrix((data, pattern.columns, starts), shape=pattern.shape)
+            transpose = sparse.csr_matrix((data[order], rows, starts_transposed), shape=pattern.shape[::-1])
+            self._made = version(values), matrix, transpose
         matrix = self._made[2 if transposed else 1]
         return blockwise(
             lambda rows: torch.from_numpy(matrix @ np.ascontiguousarray(rows.numpy().T)).mT, vector.detach()

@@ -21,7 +21,7 @@ class Step:
 
     def __init__(self, free: int, cone: ProductCone, alpha: float) -> None:
         self.free = free
-        self.cone = ProductCone({key: value for key, value in cone.spec.items() if key != "z"})
+        self.cone = cone.inequalities
         self.alpha = alpha
 
     def __call__(

@@ -42,7 +42,7 @@ def test_each_step_has_a_gain_and_a_push_of_its_own_then_none(coordinates: bool)
 def test_instances_at_different_steps_do_not_mix() -> None:
     method = scrambled(made())
     first, second = evaluations(3, 2)
-    one, state = method.step(first, method.init(first.x, None)[1])
+    _, state = method.step(first, method.init(first.x, None)[1])
     late = state._replace(seen=torch.tensor([1, 3, 9]))
     found, after = method.step(second, late)
     for row, seen in enumerate((1, 3, 9)):

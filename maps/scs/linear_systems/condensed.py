@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.masks import constant
+from fixedpoint.masks import constant, finite_rows
 from maps.scs.linear_systems import dense
 from maps.scs.linear_systems.constant import apply, host, kkt_product
 from maps.scs.linear_systems.elimination import DENSE, SPARSE, Excerpt, Plan, excerpt, plan
+from maps.scs.linear_systems.runs import Index, Places, take
 from maps.scs.matrix import Pattern, SparseMatrix, to_dtype
 from maps.scs.products import blockwise
+from maps.scs.termination import largest
 
 OWN_EDGE, OWN_ENTRY = 6.0, 0.4
 """Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
@@ -97,27 +99,32 @@ def factor(
     found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2, equations=weightless or 0)
     R_y = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     with torch.no_grad():
-        values = _entries(found, A, P, R_y, rho_x)
         operator: Any = partial(_solve_each, found)
         numbers: tuple[Tensor, ...] = ()
         if A.ndim == 2:  # once for the batch: exactly, whatever the dtype
-            operator = _Shared(found, _eliminate(found, values.double(), A.values))
+            operator = _Shared(found, _eliminate(found, _entries(found, A, P, R_y, rho_x).double(), A.values))
         else:
-            numbers = _eliminate(found, values, A.values)
+            numbers = _eliminate(found, _entries(found, A, P, R_y, rho_x), A.values)
         system = Condensed(A, P, R_y, rho_x, operator, numbers)
         known = torch.cos(torch.arange(found.size, dtype=R_y.dtype) ** 2 + 0.5).expand(
             1 if A.ndim == 2 else len(R_y), -1
         )
         target = kkt_product(A, P, R_y, rho_x, known)
-        whole = torch.isfinite(target).all(1)  # other rows are somebody else's to report
-
+        whole = finite_rows(target)  # other rows are somebody else's to report
         limit = max(_TOLERANCE[R_y.dtype], tolerance)
 
         def inexact(system: Condensed) -> Tensor:
-            error = (system.solve(target) - known).abs().amax(1)
-            return whole & ~(error <= limit)
+            return whole & ~(largest(system.solve(target) - known) <= limit)
 
         wrong = inexact(system)
+        if bool(wrong.any()) and A.ndim == 3 and R_y.dtype == torch.float32:
+            # for these in double precision, once: a step of refinement would cost the chunk something in every solve
+            rows = torch.nonzero(wrong).flatten()
+            some, quadratic = _double(A, rows), None if P is None else _double(P, rows)
+            exact = _eliminate(found, _entries(found, some, quadratic, R_y[rows].double(), rho_x), some.values)
+            for part, better in zip(numbers, exact, strict=True):
+                part.index_copy_(0, rows, better.to(part.dtype))
+            wrong = inexact(system)
         if bool(wrong.any()):
             if A.ndim == 2:
                 operator.refine(A, P, R_y, rho_x)
@@ -130,12 +137,17 @@ def factor(
     return full if A.ndim == 2 or bool(wrong.all()) else system._replace(dense=full, direct=wrong[:, None])
 
 
+def _double(matrix: SparseMatrix, rows: Tensor) -> SparseMatrix:
+    """Some instances' matrices in double precision."""
+    return SparseMatrix(matrix.values[rows].double(), matrix.pattern)
+
+
 def _entries(found: Plan, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Tensor:
     """(B or 1, entries + 1) K's, but for the block that A gives, and a 0 for what no entry stands for."""
     n = A.shape[-1]
     values = R_y.new_zeros(A.values.shape[0] if A.ndim == 3 else 1, found.entries + 1)
     rest = torch.from_numpy(found.A_rest)
-    values[:, torch.from_numpy(found.A_entry[found.A_rest])] = A.values[..., rest]
+    values[:, torch.from_numpy(found.A_entry)] = A.values.index_select(-1, rest)
     if P is not None:
         values[:, torch.from_numpy(found.P_entry)] = P.values
     values[:, :n] += rho_x
@@ -144,23 +156,22 @@ def _entries(found: Plan, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, 
 
 
 def _eliminate(found: Plan, values: Tensor, A: Tensor) -> tuple[Tensor, ...]:
-    """The factors from K's entries (B, entries + 1) and A's (B or none, nnz).
+    """The factors from K's entries (B, entries + 1), which it changes, and A's (B or none, nnz).
 
     For each round the multipliers of its edges (B, edges) and the reciprocal pivots (B, pivots); then those of the
     block (B, block, core), (B, block); then the inverse of the core (B, core, core).
     """
     factors: list[Tensor] = []
-    for step in found.rounds:
-        pivots, entry, at, _, update, left, right = (torch.from_numpy(part) for part in step)
-        reciprocal = 1 / values[:, pivots]
-        edge = values[:, entry]
-        multiplier = edge * reciprocal[:, at]
-        values = values.index_add(1, update, -multiplier[:, left] * edge[:, right])
+    for step in found.work:
+        reciprocal, edge = 1 / take(values, step.pivot), take(values, step.edge)
+        multiplier = edge * take(reciprocal, step.of_pivot)
+        for _, entry, left, right in step.updates:
+            _subtract(values, entry, take(multiplier, left), take(edge, right))
         factors += [multiplier, reciprocal]
-    reciprocal, core = 1 / values[:, torch.from_numpy(found.block)], values[:, torch.from_numpy(found.core_entry)]
-    between = values[:, torch.from_numpy(found.block_entry)] if found.given is None else found.given.view(A)
+    reciprocal = 1 / take(values, torch.from_numpy(found.block))
+    between = _dense(found.block_entry, values) if found.given is None else found.given.view(A)
     multiplier = (between * reciprocal[:, :, None]).contiguous()
-    rest = core - multiplier.mT @ between
+    rest = torch.baddbmm(_dense(found.core_entry, values), multiplier.mT, between, alpha=-1)
     weak = found.core[(found.core >= found.n) & (found.core < found.n + found.equations)]
     inverse = (
         torch.linalg.inv_ex(rest).inverse if len(weak) else _inverse(rest, int(np.searchsorted(found.core, found.n)))
@@ -168,11 +179,22 @@ def _eliminate(found: Plan, values: Tensor, A: Tensor) -> tuple[Tensor, ...]:
     return (*factors, multiplier, reciprocal, inverse)
 
 
+def _dense(entry: Index, values: Tensor) -> Tensor:
+    """(B, ...) the entries at places among them; most may be the 0 at the end."""
+    places = entry.ravel()
+    there = np.flatnonzero(places < values.shape[1] - 1)
+    found = values.new_zeros(len(values), len(places))
+    found.index_copy_(1, torch.from_numpy(there), values.index_select(1, torch.from_numpy(places[there])))
+    return found.unflatten(1, entry.shape)
+
+
 def _inverse(matrix: Tensor, n: int) -> Tensor:
     """(B, k, k) inverse of [[E, F'], [F, -G]] with positive definite E (n x n) and G, by two Cholesky factors.
 
     G comes first: it is never tiny, while E may be rho_x.
     """
+    if n == matrix.shape[1]:
+        return _positive_inverse(matrix)
     E, F, G = matrix[:, :n, :n], matrix[:, n:, :n], -matrix[:, n:, n:]
     inverse_G = _positive_inverse(G)
     W = inverse_G @ F
@@ -184,31 +206,41 @@ def _inverse(matrix: Tensor, n: int) -> Tensor:
 def _positive_inverse(matrix: Tensor) -> Tensor:
     """NaN where it is not positive definite."""
     lower, info = torch.linalg.cholesky_ex(matrix)
-    lower = torch.where((info == 0)[:, None, None], lower, torch.nan)
+    if bool(info.any()):
+        lower = torch.where((info == 0)[:, None, None], lower, torch.nan)
     return torch.cholesky_inverse(lower)  # nobody differentiates it here
 
 
 def _solve_each(found: Plan | Excerpt, right: Tensor, *factors: Tensor) -> Tensor:
     """K^{-1} right with a K per instance; unknowns beyond the right side's have a 0 there, and are left out."""
     *rounds, multiplier, reciprocal, core_inverse = factors
-    steps, block, core = found.tensors
+    size, steps, block, core = found.way
     width = right.shape[1]
-    x = right.clone() if width == found.size else torch.nn.functional.pad(right, (0, found.size - width))
-    for (_, pivot, other), edges in zip(steps, rounds[::2], strict=True):
-        x.index_add_(1, other, edges * x[:, pivot], alpha=-1)
-    inner, centre = x[:, block], x[:, core]
-    if len(block):
+    x = right.clone() if width == size else torch.nn.functional.pad(right, (0, size - width))
+    for step, edges in zip(steps, rounds[::2], strict=True):
+        for at, pivot, other in step.edges:
+            _subtract(x, other, take(edges, at), take(x, pivot))
+    inner, centre = take(x, block), take(x, core)
+    if multiplier.shape[1]:
         centre = centre - (inner[:, None] @ multiplier)[:, 0]
     centre = (centre[:, None] @ core_inverse)[:, 0]
-    if len(block):
+    if multiplier.shape[1]:
         x[:, block] = inner * reciprocal - (centre[:, None] @ multiplier.mT)[:, 0]
     x[:, core] = centre
-    for (pivots, pivot, other), edges, scale in zip(
-        reversed(steps), reversed(rounds[::2]), reversed(rounds[1::2]), strict=True
-    ):
-        x[:, pivots] = x[:, pivots] * scale
-        x.index_add_(1, pivot, edges * x[:, other], alpha=-1)
+    for step, edges, scale in zip(reversed(steps), reversed(rounds[::2]), reversed(rounds[1::2]), strict=True):
+        for at, pivots in step.pivots:
+            x[:, pivots] *= scale[:, at]
+        for at, pivot, other in step.edges:
+            _subtract(x, pivot, take(edges, at), take(x, other))
     return x[:, :width]
+
+
+def _subtract(x: Tensor, places: Places, factor: Tensor, values: Tensor) -> None:
+    """Take factor * values (B, k) off x at some places, in which none comes twice where they are a slice."""
+    if isinstance(places, slice):
+        x[:, places].addcmul_(factor, values, value=-1)
+    else:
+        x.index_add_(1, places, factor * values, alpha=-1)
 
 
 class _Shared:

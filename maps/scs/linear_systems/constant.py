@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint.masks import constant
-from maps.scs.matrix import SparseMatrix, times, transposed_times
+from maps.scs.matrix import Pattern, SparseMatrix, times, transposed_times
 
 Operator = Callable[..., Tensor]
 """(right (B, k), *tensors (B, ...)) -> (B, k): linear and symmetric in `right`, rows independent."""
@@ -75,14 +76,34 @@ def kkt_product(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: flo
 
 
 def host(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> Any:
-    """One K as a SciPy matrix."""
+    """One K as a SciPy matrix, column by column."""
     from scipy import sparse
 
-    def matrix(of: SparseMatrix) -> Any:
-        places = of.pattern.rows, of.pattern.columns
-        return sparse.csr_matrix((of.values.detach().numpy(), places), shape=of.pattern.shape)
+    m, n = A.pattern.shape
+    starts, rows, (diagonal, of_P, of_A, of_transpose) = _places(A.pattern, None if P is None else P.pattern)
+    values, weights = A.values.detach().numpy(), R_y.detach().numpy()
+    data = np.zeros(len(rows), dtype=weights.dtype)
+    data[of_A], data[of_transpose] = values, values
+    data[diagonal[:n]], data[diagonal[n:]] = rho_x, -weights
+    if P is not None:
+        data[of_P] += P.values.detach().numpy()
+    return sparse.csc_array((data, rows, starts), shape=(n + m, n + m))
 
-    weights, constraint = R_y.detach().numpy(), matrix(A)
-    block = sparse.diags_array(np.full(A.shape[1], rho_x, dtype=weights.dtype))
-    top = block if P is None else block + matrix(P)
-    return sparse.block_array([[top, constraint.T], [constraint, sparse.diags_array(-weights)]], format="csc")
+
+@lru_cache(maxsize=64)
+def _places(A: Pattern, P: Pattern | None) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """(starts of K's columns, row of each entry, where the diagonal, P, A and A' are among these); found once, since it
+    takes longer than to factor a small K.
+    """
+    m, n = A.shape
+    every, nothing = np.arange(n + m), np.empty(0, dtype=np.int64)
+    parts = [
+        (every, every),
+        (nothing, nothing) if P is None else (P.rows, P.columns),
+        (A.rows + n, A.columns),
+        (A.columns, A.rows + n),
+    ]
+    found, places = np.unique(np.concatenate([column * (n + m) + row for row, column in parts]), return_inverse=True)
+    starts = np.searchsorted(found, (n + m) * np.arange(n + m + 1))
+    ends = np.cumsum([len(row) for row, _ in parts])[:-1]
+    return starts.astype(np.int32), (found % (n + m)).astype(np.int32), tuple(np.split(places, ends))

@@ -17,9 +17,9 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from maps.scs.linear_systems import runs
+from maps.scs.linear_systems.runs import Index, Places
 from maps.scs.matrix import Pattern
 from maps.scs.products import Block
 
@@ -30,14 +30,12 @@ BLOCK = 0.5
 SPARSE, DENSE = 0.3, 0.035
 """Nanoseconds for an entry of a sparse and of a dense matrix that a whole batch is multiplied with."""
 
-Index = np.ndarray
-"""int64"""
-
 
 class Round(NamedTuple):
     """Unknowns (pivots) that are eliminated together, and the entries that this changes.
 
-    An edge is an entry between a pivot and one of its neighbours; an update is a pair of edges of one pivot.
+    An edge is an entry between a pivot and one of its neighbours; an update is a pair of edges of one pivot. Both come
+    in an order that has long `runs`.
     """
 
     pivots: Index
@@ -64,9 +62,9 @@ class Plan:
     equations: int
     size: int
     entries: int
-    """Of K and what elimination adds: n + m on the diagonal, then each pair once."""
+    """Of K and what elimination adds, but for those in `given`: n + m on the diagonal, then each pair once."""
     A_entry: Index
-    """(nnz of A,) where its entries are; `A_rest` those that are not in `given`."""
+    """Where the entries of A are that are not in `given`; `A_rest` which ones these are."""
     A_rest: Index
     P_entry: Index
     """(nnz of P,) the same; an off-diagonal pair of P goes to one place twice, and counts once."""
@@ -80,7 +78,7 @@ class Plan:
     given: Block | None
     """The same as a block of A, where it is one that no round changes."""
     core_entry: Index
-    """(core, core)"""
+    """(core, core) the same for the core."""
 
     @property
     def edges(self) -> int:
@@ -88,11 +86,56 @@ class Plan:
         return sum(len(r.edge_entry) for r in self.rounds)
 
     @cached_property
-    def tensors(self) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor]:
-        """([(pivots, pivot of each edge, its other end)] of the rounds, block, core)."""
-        tensor = torch.from_numpy
-        steps = [(tensor(r.pivots), tensor(r.pivots[r.edge_pivot]), tensor(r.edge_other)) for r in self.rounds]
-        return steps, torch.from_numpy(self.block), torch.from_numpy(self.core)
+    def way(self) -> Way:
+        """Of a solve."""
+        steps = [Step.of(r.pivots, r.pivots[r.edge_pivot], r.edge_other) for r in self.rounds]
+        return Way(self.size, steps, runs.places(self.block), runs.places(self.core))
+
+    @cached_property
+    def work(self) -> list[Work]:
+        """Of the elimination."""
+        return [Work.of(step) for step in self.rounds]
+
+
+class Work(NamedTuple):
+    """A `Round` as places of the entries."""
+
+    pivot: Places
+    edge: Places
+    of_pivot: Places
+    """The place of an edge's pivot among the pivots."""
+    updates: list[tuple[Places, ...]]
+    """[(update, entry that changes, its edges)], for `runs`; in a run no entry comes twice."""
+
+    @classmethod
+    def of(cls, step: Round) -> Work:
+        """Of a round."""
+        pivot, edge, of_pivot = map(runs.places, (step.pivots, step.edge_entry, step.edge_pivot))
+        return cls(pivot, edge, of_pivot, runs.pieces(step.update_entry, step.update_left, step.update_right))
+
+
+class Step(NamedTuple):
+    """What a solve does in a round."""
+
+    pivots: list[tuple[Places, ...]]
+    """[(pivot, unknown)], for `runs`."""
+    edges: list[tuple[Places, ...]]
+    """[(edge, its pivot, its other end)]; in a run no unknown comes twice."""
+
+    @classmethod
+    def of(cls, pivots: Index, pivot: Index, other: Index) -> Step:
+        """Args: the unknowns of the pivots, and of both ends of the edges."""
+        return cls(runs.pieces(pivots), runs.pieces(pivot, other))
+
+
+class Way(NamedTuple):
+    """What a solve does."""
+
+    size: int
+    """Unknowns."""
+    steps: list[Step]
+    block: Places
+    core: Places
 
 
 class Excerpt(NamedTuple):
@@ -101,12 +144,11 @@ class Excerpt(NamedTuple):
     Its unknowns are numbered anew: these first, then whatever else is touched.
     """
 
-    size: int
-    tensors: tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor]
-    """As `Plan.tensors`; rounds that touch nothing are empty."""
-    places: list[Tensor]
+    way: Way
+    """Rounds that touch nothing are empty."""
+    places: list[Places]
     """For each round which of the plan's edges, then which of its pivots these are."""
-    in_block: Tensor
+    in_block: Places
     """Which of the plan's block these are."""
 
 
@@ -125,12 +167,11 @@ def excerpt(found: Plan, first: int) -> Excerpt:
     for step in found.rounds:
         pivot = step.pivots[step.edge_pivot]
         edges, pivots = np.flatnonzero(touched[pivot]), np.flatnonzero(touched[step.pivots])
-        ends = number[step.pivots[pivots]], number[pivot[edges]], number[step.edge_other[edges]]
-        a, b, c = (torch.from_numpy(part) for part in ends)
-        steps.append((a, b, c))
-        places += [torch.from_numpy(edges), torch.from_numpy(pivots)]
-    block, core = (torch.from_numpy(number[part]) for part in (found.block[in_block], found.core))
-    return Excerpt(len(order), (steps, block, core), places, torch.from_numpy(in_block))
+        edges = edges[runs.order(number[pivot[edges]], number[step.edge_other[edges]])]
+        steps.append(Step.of(number[step.pivots[pivots]], number[pivot[edges]], number[step.edge_other[edges]]))
+        places += [runs.places(edges), runs.places(pivots)]
+    block, core = (runs.places(number[part]) for part in (found.block[in_block], found.core))
+    return Excerpt(Way(len(order), steps, block, core), places, runs.places(in_block))
 
 
 @lru_cache(maxsize=64)
@@ -161,21 +202,42 @@ def plan(A: Pattern, P: Pattern | None, *, shared: bool, equations: int = 0) -> 
             core, block = rest, candidates
     A_entry, between = A_entry.astype(np.int64), graph.lookup(block, core)
     given = _given(between, A_entry, rounds)
-    kept = np.arange(len(A_entry)) if given is None else np.flatnonzero(~np.isin(A_entry, between))
+    kept = np.ones(len(graph.entries) + 1, dtype=bool)
+    if given is not None:
+        kept[between] = False
+    number = np.cumsum(kept) - 1
+    rest = np.flatnonzero(kept[A_entry])
     return Plan(
         n=n,
         equations=equations,
         size=n + m,
-        entries=len(graph.entries),
-        A_entry=A_entry,
-        A_rest=kept,
-        P_entry=P_entry,
-        rounds=tuple(rounds),
+        entries=int(kept.sum()) - 1,
+        A_entry=number[A_entry[rest]],
+        A_rest=rest,
+        P_entry=number[P_entry],
+        rounds=tuple(_ordered(step, number) for step in rounds),
         block=block,
         core=core,
-        block_entry=between,
+        block_entry=number[between],
         given=given,
-        core_entry=graph.lookup(core, core),
+        core_entry=number[graph.lookup(core, core)],
+    )
+
+
+def _ordered(step: Round, number: Index) -> Round:
+    """The round with edges and updates in an order that has runs, and its entries numbered anew."""
+    edges = runs.order(step.pivots[step.edge_pivot], step.edge_other)
+    left, right = (np.argsort(edges)[part] for part in (step.update_left, step.update_right))
+    entry, target = number[step.edge_entry[edges]], number[step.update_entry]
+    updates = runs.order(left, right, target)
+    return Round(
+        step.pivots,
+        entry,
+        step.edge_pivot[edges],
+        step.edge_other[edges],
+        target[updates],
+        left[updates],
+        right[updates],
     )
 
 

@@ -10,20 +10,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fixedpoint.masks import constant
 from maps.scs.linear_systems.constant import apply, host, kkt_product, mapped_first
 from maps.scs.linear_systems.dense import FactorizationError
 from maps.scs.matrix import Pattern, SparseMatrix
 
+EXACT = 1e-12
+"""Error of the known solution up to which a factor needs no refinement."""
+
+
+class Factor(NamedTuple):
+    """Of one instance."""
+
+    lu: Any
+    """SuperLU's."""
+    K: Any
+    """For a step of refinement; None where it is exact without."""
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """(n + m,) or (n + m, k)."""
+        found: np.ndarray = self.lu.solve(right)
+        return found if self.K is None else found + self.lu.solve(right - self.K @ found)
+
 
 class Factors(list[Any]):
-    """SuperLU objects, None where a matrix was singular. Opaque to torch's pytrees, as a subclass of list."""
+    """`Factor`s, None where a matrix was singular. Opaque to torch's pytrees, as a subclass of list."""
 
     def __call__(self, right: Tensor, which: Tensor) -> Tensor:
         """Solve for the rows of `right` (B, k), each with the factor that `which` (B,) names."""
         host, index = right.double().numpy(), which.numpy()
         out = np.full(host.shape, np.nan)
-        for one in np.unique(index):
-            rows = index == one
+        for one in np.unique(index) if len(self) > 1 else (0,):
+            rows = index == one if len(self) > 1 else slice(None)
             if self[one] is not None:
                 out[rows] = self[one].solve(host[rows].T).T
         return torch.from_numpy(out).to(right.dtype)
@@ -42,16 +60,22 @@ class SparseDirect(NamedTuple):
     rho_x: float
 
     def solve(self, right: Tensor) -> Tensor:
-        """(B, n + m) -> (B, n + m), refined once."""
+        """(B, n + m) -> (B, n + m)."""
         solution = self._once(right)
+        if all(constant(t) for t in (self.A.values, self.R_y, *(() if self.P is None else (self.P.values,)))):
+            return solution
+        # K is differentiated, or mapped: a step of refinement sees it
         return solution + self._once(right - kkt_product(self.A, self.P, self.R_y, self.rho_x, solution))
 
     def _once(self, right: Tensor) -> Tensor:
         return apply(self.factors, right, self.which.expand(right.shape[0]))
 
 
-def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> SparseDirect:
-    """Factor K once, or once for each instance: see `linear_systems.factor`.
+def factor(
+    A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, *, pivoted: bool = False
+) -> SparseDirect:
+    """Factor K once, or once for each instance: see `linear_systems.factor`; `pivoted` where K has tiny pivots, and may
+    be close to a singular matrix: then a factor is `EXACT`, or refused.
 
     Raises:
         FactorizationError: no factor reproduced a known solution. An instance without one ends as DIVERGED.
@@ -59,7 +83,7 @@ def factor(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -
     lead, factors = A.values.shape[:-1], Factors()
     R_y = R_y.expand(*lead, A.pattern.shape[0])
     quadratic = A.values.new_zeros(*lead, 0) if P is None else P.values.expand(*lead, -1)
-    build = partial(_factor, A.pattern, None if P is None else P.pattern, rho_x)
+    build = partial(_factor, A.pattern, None if P is None else P.pattern, rho_x, pivoted)
     which = _Factorize.apply(factors, build, A.values.detach(), quadratic.detach(), R_y.detach())
     if all(one is None for one in factors):
         raise FactorizationError(
@@ -96,9 +120,15 @@ class _Factorize(torch.autograd.Function):
 
 
 def _factor(
-    A: Pattern, P: Pattern | None, rho_x: float, values: np.ndarray, quadratic: np.ndarray, R_y: np.ndarray
-) -> Any:
-    """A verified SuperLU object of one instance's K, or None."""
+    A: Pattern,
+    P: Pattern | None,
+    rho_x: float,
+    pivoted: bool,
+    values: np.ndarray,
+    quadratic: np.ndarray,
+    R_y: np.ndarray,
+) -> Factor | None:
+    """A verified factor of one instance's K, or None."""
     from scipy.sparse.linalg import splu
 
     m, n = A.shape
@@ -111,15 +141,20 @@ def _factor(
         return None
     known = np.cos(np.arange(n + m) ** 2 + 0.5)
     target = K @ known
-    size = np.abs(K).sum(axis=1).max(initial=1.0)
+    size = abs(K).sum(axis=1).max(initial=1.0)
     # quasi-definite: any symmetric elimination order exists; where that is not accurate, pivot
-    for options in ({"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}, {}):
+    symmetric = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+    for options in ({**symmetric, "diag_pivot_thresh": 1e-3 if pivoted else 0.0}, {}):
         try:
             lu = splu(K, **options)
         except RuntimeError:  # exactly singular
             continue
         found = lu.solve(target)
+        if np.abs(found - known).max() <= EXACT:
+            return Factor(lu, None)
+        if pivoted:
+            continue
         found = found + lu.solve(target - K @ found)
         if np.abs(K @ found - target).max() <= 1e-12 * size * np.abs(found).max():
-            return lu
+            return Factor(lu, K)
     return None

@@ -158,6 +158,26 @@ def test_float32_is_solved_in_float32() -> None:
         torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
+def test_what_float32_cannot_eliminate_is_eliminated_in_float64() -> None:
+    """Only the instance that needs it, and none has to be refined in every solve."""
+    A = SparseMatrix.of(sparse.random_array((40, 30), density=0.2, rng=np.random.default_rng(0), format="csr"))
+    A = SparseMatrix(A.values.float().expand(3, -1), A.pattern)
+    R_y = torch.ones(3, 40)
+    R_y[-1, ::2] = 0.03
+    system = factor("condensed", A, None, R_y, 1e-3)
+    assert isinstance(system, condensed.Condensed)
+    assert system.refined is None
+    assert system.direct is None
+    exact = factor("condensed", SparseMatrix(A.values.double(), A.pattern), None, R_y.double(), 1e-3)
+    assert isinstance(exact, condensed.Condensed)
+    for part, better in zip(system.factors, exact.factors, strict=True):
+        assert torch.equal(part[2], better[2].float())
+    easy = factor("condensed", SparseMatrix(A.values[:2], A.pattern), None, R_y[:2], 1e-3)
+    assert isinstance(easy, condensed.Condensed)
+    for part, alone in zip(system.factors, easy.factors, strict=True):
+        assert torch.equal(part[:2], alone)
+
+
 def test_a_pattern_is_planned_once() -> None:
     A, _ = programs(6, 8, 0.5, 5, None)
     again = Pattern(A.pattern.rows.copy(), A.pattern.columns.copy(), A.pattern.shape)

@@ -207,3 +207,17 @@ def test_without_inequalities_there_is_nothing_to_leave_out() -> None:
     program = ConeProgram(A, b, c, P=torch.eye(5, dtype=torch.float64), cones={"z": 3})
     found = solve(program, eliminate=True, **STATIC)
     assert bool((found.status == fp.Status.CONVERGED).all())
+
+
+def test_a_single_instance_does_without_a_response(kalman: ConeProgram) -> None:
+    """It solves with the factor itself; others that share its matrices do not take over what it lacks."""
+    settings = {"eliminate": True, "normalize": "shared", "eps_abs": 1e-8, "eps_rel": 1e-8, **STATIC}
+    one = ConeProgram(kalman.A, kalman.b[:1], kalman.c if kalman.c.ndim == 1 else kalman.c[:1], kalman.P, kalman.cones)
+    map = SCS.of(one, eliminate=True, normalize="shared")
+    lone = map.setup(one)
+    assert lone.shared.response is None
+    assert map.setup_from(one, lone).shared.system is lone.shared.system
+    assert map.setup_from(kalman, lone).shared.response is not None
+    alone, among = solve(one, "picard", **settings), solve(kalman, "picard", **settings)
+    torch.testing.assert_close(alone.x[0], among.x[0], rtol=1e-6, atol=1e-7)
+    assert int(alone.evaluations[0]) == int(among.evaluations[0])

@@ -189,5 +189,6 @@ def test_what_auto_stands_for() -> None:
     assert choose(full(100), None, 1000) == "dense"
     assert choose(diagonal(100), None, 1000) == choose(diagonal(100), diagonal(100), 1) == "condensed"
     assert choose(diagonal(10), None, 1) == "dense"
+    assert choose(diagonal(100), None, 1, rights=100) == "sparse"
     assert choose(diagonal(20_000), None, 1) == "sparse"
     assert choose(diagonal(20_000), None, 1000) == "cg"

@@ -38,13 +38,14 @@ def numbers(*shape: int) -> Tensor:
 KINDS = ("regular", "gaps", "scattered", "holes", "none")
 
 
+@pytest.mark.parametrize("count", [4, 9])  # few rows, and as many as SciPy is used for
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_products(kind: str, batched: bool) -> None:
+def test_products(kind: str, batched: bool, count: int) -> None:
     places = pattern(kind)
-    matrix = SparseMatrix(numbers(*([4] if batched else []), len(places)), places)
+    matrix = SparseMatrix(numbers(*([count] if batched else []), len(places)), places)
     for product, size in ((times, 30), (transposed_times, 40)):
-        vector = numbers(4, size)
+        vector = numbers(count, size)
         expected = product(matrix.to_dense(), vector)
         torch.testing.assert_close(product(matrix, vector), expected)
         seen = torch.func.jvp(lambda v, of=product: of(matrix, v), (vector,), (vector,))
