@@ -29,11 +29,11 @@ CLASSICAL = ("picard", "momentum", "anderson-1", "anderson-2", "safeguarded")
 TRIVIAL = ("mean-start+anderson-2", "nearest-start+anderson-2", "ridge-start+anderson-2")
 RUNS = {
     "lasso.paper": (256, 50),
-    "lasso": (64, 50),
+    "lasso": (256, 50),
     "diabetes-lasso": (256, 50),
-    "robust-kalman": (64, 60),
+    "robust-kalman": (256, 60),
     "robust-kalman.metric": (256, 50),
-    "robust-pca": (64, 60),
+    "robust-pca": (256, 60),
     "robust-pca.norms": (256, 60),
     "elastic-net": (256, 100),
     "pagerank": (256, 50),

@@ -100,7 +100,7 @@ RECIPES: dict[str, dict[str, str]] = {
     "robust-pca.norms": {  # a site is an entry of the matrix: its places in S and in L
         "site-gru": "--updates 1000 --instances 8000 --batch 16 --learning-rate 0.004 --horizon 36 "
         "--option first_horizon=14 --option validate_every=250 --option keep=last --option site-gru.base=anderson-2 "
-        "--option site-gru.steps=30 --option site-gru.hidden=32 --option site-gru.shape=[3,30] "
+        "--option site-gru.steps=14 --option site-gru.hidden=32 --option site-gru.shape=[3,30] "
         "--option site-gru.heads=[0,91,182] --option evaluations=60",
     },
     "elastic-net": {

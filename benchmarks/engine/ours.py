@@ -32,8 +32,10 @@ from maps.scs import SCS, ConeProgram
 from maps.scs.cvxpy import CvxpyFamily
 
 PATH = measure.HERE / "settings.json"
-CHECKS = Range(2, 8, integer=True)
-"""Evaluations from one check to the next."""
+CHECKS: Mapping[str, Setting] = {
+    "first_check": Range(4, 30, integer=True),
+    "check_interval": Range(2, 8, integer=True),
+}
 IDLE = ("rho_x", "zero_cone_factor")
 """Settings that mean nothing where x and the duals of equations are eliminated."""
 _BATCH = {"adaptive_scale": False, "precision": "mixed"}
@@ -98,7 +100,7 @@ def space_of(name: str, task: Task) -> dict[str, Setting]:
     idle = ("form", *(IDLE if task.eliminate else ()))
     space: dict[str, Setting] = {"eliminate": Choice((True, False))} if task.eliminate else {}
     space |= {setting: values for setting, values in plugin.tunable.items() if setting not in idle}
-    return {**space, "check_interval": CHECKS, **own(task)}
+    return {**space, **CHECKS, **own(task)}
 
 
 def own(task: Task) -> Mapping[str, Setting]:

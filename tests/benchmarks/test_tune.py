@@ -57,7 +57,7 @@ def test_a_search_is_repeatable_and_keeps_the_best(tmp_path: Path) -> None:
     assert len({score(line) for line in said}) > 1, "trials differ"
     whole = instances.program("lasso", "quadratic", 6)
     assert row["score"] == ours.objective(row, TASK.targets, whole, math.inf)
-    searched = {"eliminate", "normalize", "scale", "alpha", "tau_factor", "check_interval"}
+    searched = {"eliminate", "normalize", "scale", "alpha", "tau_factor", "first_check", "check_interval"}
     assert set(row["settings"]) == {*searched, *TASK.given, "workers"}
     told = row["provenance"]
     assert (told["command"], told["trials"]) == ("python -m benchmarks.engine tune --ours lasso", 4)
