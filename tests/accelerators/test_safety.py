@@ -1,6 +1,6 @@
 """The safeguard's promise over all families: whatever the weights are, it solves what the plain map solves, as fast.
 
-243 problems, at least 200 of which the plain map solves; each with seven learned accelerators, untrained and with small
+243 problems, at least 200 of which the plain map solves; each with nine learned accelerators, untrained and with small
 and large random weights.
 """
 
@@ -23,7 +23,17 @@ PROBLEMS = {  # family: (instances, tolerance that plain iteration needs some do
     "pagerank": (45, 1e-8, 3000),
     "value-iteration": (45, 1e-5, 1500),
 }
-ACCELERATORS = ("gru", "lstm", "coordinate-gru", "mixing", "warm-start", "gru+anderson-2", "secants")
+ACCELERATORS = (
+    "gru",
+    "lstm",
+    "coordinate-gru",
+    "site-gru",
+    "mixing",
+    "warm-start",
+    "gru+anderson-2",
+    "secants",
+    "warm-start+learned-momentum",
+)
 
 
 def randomise(accelerator: fp.Accelerator, scale: float, seed: int = 0) -> None:
