@@ -94,7 +94,7 @@ class RobustPCA(ParametricFamily):
         return as_nuclear(problem, output) if self.form == "norms" else (problem, output)
 
     def peers(self) -> list[Peer]:
-        """The scs package as it comes, on the conic form."""
+        """The scs package as it comes, on the conic form; none for "norms", where it is the same as for "nuclear"."""
         return self._on_the_conic_form(super().peers())
 
     def matched_peers(self) -> list[Peer]:
@@ -102,6 +102,8 @@ class RobustPCA(ParametricFamily):
         return self._on_the_conic_form(super().matched_peers())
 
     def _on_the_conic_form(self, peers: list[Peer]) -> list[Peer]:
+        if self.form == "norms":  # whose settings are in other units besides
+            return []
         return peers if self.form == "conic" else [_ConicWheel(peer.name, peer.settings) for peer in peers]
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:

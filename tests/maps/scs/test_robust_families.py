@@ -239,3 +239,8 @@ def test_the_wheel_understands_our_settings(name: str, normalize: bool | str) ->
     for peer in family.matched_peers():
         assert peer.settings["normalize"] is (normalize == "shared")
         assert torch.isfinite(next(peer.run(programs, [20])).error).all()
+
+
+def test_the_scs_package_stands_beside_forms_that_it_knows() -> None:
+    assert RobustPCA("norms", normalize=False).peers() == []
+    assert [peer.name for peer in RobustPCA("nuclear").peers()] == [peer.name for peer in RobustPCA("conic").peers()]
