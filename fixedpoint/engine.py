@@ -259,13 +259,15 @@ def _truncated(spec: SolveSpec, steps: int, parts: dict[str, Tensor], solved: Ru
 
 
 def _bytes(spec: SolveSpec) -> int:
-    """Of memory that an instance takes while it is solved, judged by the first one."""
+    """Of memory that an instance takes while it is solved, judged by the first two: what is set up here is reused, and
+    a map may make less of a single one.
+    """
     map = spec.map
-    one = leaves.take(spec.problem, map.ranks, torch.zeros(1, dtype=torch.int64))
+    few = leaves.take(spec.problem, map.ranks, torch.arange(2))
     with torch.no_grad():
-        context = map.setup(one) if spec.reuse is None else spec.reuse.setup(map, one)
+        context = map.setup(few) if spec.reuse is None else spec.reuse.setup(map, few)
         accelerator = spec.accelerator.bind(map.signature)
         features = map.featurize(context) if accelerator.uses_features else None
         x, state = accelerator.init(map.initial(context), features, map.metric(context))
     held = leaves.tensors((rows(context), state)).values()
-    return sum(t.nbytes for t in held) + _TEMPORARIES * x.nbytes
+    return (sum(t.nbytes for t in held) + _TEMPORARIES * x.nbytes) // len(x)

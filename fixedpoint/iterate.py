@@ -22,6 +22,8 @@ Callback = Callable[[Progress], Any]
 
 _COMPACT_FROM, _WORTH = 8, 0.8
 """Smaller batches, and larger shares of what is still in flight, are not worth re-indexing."""
+_FEW = 0.5
+"""Share of a batch up to which outputs are made for those rows alone that have just finished."""
 
 
 class Iteration:
@@ -172,15 +174,14 @@ def run(
     """The stopping loop: instances freeze as they finish and leave the batch when a fifth of it is done.
 
     Every `map.check_interval` evaluations from the first check on, and at the end of the budget, instances are assessed
-    and may finish. Where
-    values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
+    and may finish. Where values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
     """
     iteration = Iteration(map, context, accelerator, start)
     rows = torch.arange(iteration.x.shape[0], device=iteration.x.device)
     result: Run | None = None
     done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
     claimed = torch.full_like(rows, Status.RUNNING)
-    first = map.first_check or map.check_interval
+    first = map.check_interval if map.first_check is None else map.first_check
     for count in range(1, max_evaluations + 1):
         at, aux = iteration.evaluate()
         last = count == max_evaluations
@@ -200,6 +201,7 @@ def run(
             now = assessment.residual, status, torch.full_like(status, count)
             result = _record(result, iteration, at, aux, now, rows, fresh)
         if callback is not None:
+            assert result is not None
             residual = result.residual.detach().clone()
             residual = torch.where(result.status == Status.INVALID, torch.nan, residual)
             progress = Progress(count, residual, result.status.clone())
@@ -255,22 +257,31 @@ def _record(
     judged: tuple[Tensor, Tensor, Tensor],
     rows: Tensor,
     fresh: Tensor,
-) -> Run:
-    """Write the current batch's `fresh` rows (B,) into the full-size result; `judged` ends a `Run`."""
+) -> Run | None:
+    """Write the current batch's `fresh` rows (B,) into the full-size result, which begins with the first of them.
+
+    Args:
+        judged: the last three fields of a `Run`.
+    """
     map, context = iteration.map, iteration.context
     index = indices(fresh)
-    if index is not None and len(index) < len(fresh):  # an output may cost more than an evaluation
+    if index is not None and len(index) == 0:
+        return result
+    place = None if index is None else rows[index]
+    count = len(rows)
+    if index is not None and len(index) <= _FEW * count:  # an output may cost more than an evaluation
         at, aux, judged = leaves.transform(lambda t: t[index], (at, aux, judged))
-        context = select_rows(context, index)
+        context, index = select_rows(context, index), None
     now = Run(map.original(at, aux, context), map.output(at, aux, context), *judged)
-    if index is None:  # inside vmap nothing ever leaves the batch
+    if place is None:  # inside vmap nothing ever leaves the batch
         return now if result is None else leaves.transform(lambda old, new: freeze(fresh, new, old), result, now)
     if result is None:
-        if len(index) == len(fresh):
+        if index is not None:
             return now
-        result = leaves.transform(lambda t: t.new_zeros(len(fresh), *t.shape[1:]), now)
-    place = rows[index]
-    return leaves.transform(lambda old, new: old.index_copy(0, place, new), result, now)
+        result = leaves.transform(lambda t: t.new_zeros(count, *t.shape[1:]), now)
+    return leaves.transform(
+        lambda old, new: old.index_copy(0, place, new if index is None else new[index]), result, now
+    )
 
 
 def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch: int | None) -> Tensor | None:

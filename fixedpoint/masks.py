@@ -11,7 +11,11 @@ from torch.autograd.forward_ad import unpack_dual
 
 
 def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """`old` on the rows in `done` (B,) bool, `new` elsewhere; both (B, ...). It may be one of them, not a copy."""
+    """`old` on the rows in `done` (B,) bool, `new` elsewhere; both (B, ...). It may be one of them, not a copy, and
+    then depends on that one only.
+    """
+    if torch.compiler.is_compiling():
+        return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
     if old.ndim > 1 and done.device.type == "cpu" and old.dtype == new.dtype and old.shape == new.shape:
         rows = indices(done)  # torch.where takes ten times as long as a copy
         if rows is not None:

@@ -162,3 +162,20 @@ def test_a_map_that_cannot_resume_says_so() -> None:
 
     with pytest.raises(TypeError, match="start: Plain starts from tensors"):
         fp.solve(Plain(), Halving(B), start=Named(B))
+
+
+class Pairs(Scaled):
+    """With an output that no empty batch has."""
+
+    def output(self, evaluation: Evaluation, aux: Any, context: Context) -> Tensor:
+        return evaluation.fx.reshape(len(evaluation.fx), -1)
+
+
+@pytest.mark.parametrize("invalid", [False, True])
+def test_outputs_are_made_of_rows_that_finish_never_of_none(invalid: bool) -> None:
+    b = B.clone()
+    b[1] = torch.nan if invalid else b[1] * 1e6  # later than the others, if at all
+    solution = fp.solve(Pairs(), Halving(b), None, tolerance=1e-6, on_invalid="mark")
+    good = torch.tensor([True, not invalid, True])
+    assert solution.converged.tolist() == good.tolist()
+    assert torch.allclose(solution.output[good], 2 * b[good], rtol=1e-5)

@@ -1,6 +1,6 @@
 """Learned relaxation and momentum: for every evaluation k and coordinate i a gain and a push of their own.
 
-    x+ = f(x) + gain_k (f(x) - x) + push_k (f(x) - f of the evaluation before)
+    x+ = f(x) + gain_k (f(x) - x) + push_k (f(x) - f of the evaluation before, or x at the first)
 
 Both are numbers that training chose, so that a step costs two products elementwise: nothing to solve, no network, no
 history but the last f(x). With one number for all coordinates this is what Sambharya & Stellato ("Learning algorithm
@@ -24,7 +24,7 @@ class LearnedMomentumState(NamedTuple):
     """What is remembered of each instance."""
 
     previous: Tensor
-    """(B, n) the last f(x); x itself before the first evaluation."""
+    """(B, n) the last f(x) whose step was learned; of no meaning before that."""
     seen: Tensor
     """(B,) int64, evaluations seen."""
 
@@ -81,7 +81,8 @@ class LearnedMomentum(Learned):
             return at.fx, settled
         now = state.seen.clamp(max=self.steps - 1)
         gain, push = (_rows(table.to(at.x.dtype), now) for table in (self.gain, self.push))
-        following = torch.addcmul(torch.addcmul(at.fx, gain, at.residual), push, at.fx - state.previous)
+        previous = freeze(state.seen == 0, at.x, state.previous)
+        following = torch.addcmul(torch.addcmul(at.fx, gain, at.residual), push, at.fx - previous)
         return freeze(over, at.fx, following) if somewhere(over) else following, settled
 
 

@@ -57,9 +57,15 @@ class SiteGRU(Corrector):
         shape: Sequence[int] = (),
         heads: Sequence[int] = (),
     ) -> None:
+        if not isinstance(shape, Sequence):
+            raise ValueError(f"shape: expected whole numbers >= 1, got {shape!r}")
         for length in shape:
             require_counts(shape=length)
-        if not all(_is_index(head) for head in heads) or list(heads) != sorted(set(heads)):
+        if (
+            not isinstance(heads, Sequence)
+            or not all(_is_index(head) for head in heads)
+            or list(heads) != sorted(set(heads))
+        ):
             raise ValueError(f"heads: expected ascending whole numbers >= 0, got {heads!r}")
         self.shape, self.heads = list(shape), list(heads)
         super().__init__(signature, hidden, steps, form, start, False, base, seed)  # type: ignore[arg-type]

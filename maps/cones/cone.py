@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,17 +30,14 @@ def whole(name: str, value: Any) -> int:
 
 
 def positive(name: str, value: Any) -> float:
-    """A constructor argument that must be a positive, finite number.
+    """A constructor argument that must be a positive number whose square, added to 1, neither is lost nor hides the 1.
 
     Raises:
         ValueError: it is not; the message names the argument.
     """
-    try:
-        if not isinstance(value, bool) and 0 < float(value) < math.inf:
-            return float(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 1e-6 <= float(value) <= 1e6:
+        return float(value)
+    raise ValueError(f"{name}: expected a number from 1e-6 to 1e6, got {value!r}")
 
 
 def _checked(project: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -32,11 +32,13 @@ class L1Norm(Cone):
     def project(self, z: Tensor) -> Tensor:
         """The nearest point of the cone."""
         t, v = z[:, :1], z[:, 1:]
-        sizes = v.detach().abs()
-        theta = shrinkage(t.detach(), sizes.sort(dim=1, descending=True).values, self.slope)
-        signs = torch.where(sizes > theta, v.detach().sign(), 0.0)  # with these known, theta is linear in z
+        sizes, order = v.detach().abs().sort(dim=1, descending=True)
+        theta, count = shrinkage(t.detach(), sizes, self.slope)
         moved = theta > 0
-        count = (signs * signs).sum(1, keepdim=True)
-        theta = ((signs * v).sum(1, keepdim=True) - self.slope * t) / (self.slope**2 + count)
+        active = (torch.arange(self.size).to(order) < count).to(v)  # not sizes > theta, which a small slope rounds away
+        signs = (
+            torch.zeros_like(v).scatter(1, order, active) * v.detach().sign()
+        )  # with these known, theta is linear in z
+        theta = ((signs * v).sum(1, keepdim=True) - self.slope * t) / (self.slope**2 + count.to(v))
         kept = torch.where(signs == 0, 0.0, v) - signs * theta
         return torch.where(moved, torch.cat([t + self.slope * theta, kept], 1), z)

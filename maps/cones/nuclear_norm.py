@@ -37,7 +37,7 @@ class NuclearNorm(DecomposedCone):
         """t, U, sigma, V' of X' and theta, see `shrinkage`."""
         t = z[:, :1]
         u, sigma, vt = torch.linalg.svd(z[:, 1:].unflatten(1, (self.columns, self.rows)), full_matrices=False)
-        return t, u, sigma, vt, shrinkage(t, sigma, self.slope)
+        return t, u, sigma, vt, shrinkage(t, sigma, self.slope)[0]
 
     def nearest(self, z: Tensor) -> Tensor:
         """By the eigenvalues of the smaller of X'X and XX', three times faster, where these are exact enough.
@@ -52,7 +52,7 @@ class NuclearNorm(DecomposedCone):
         gram = torch.where(finite[:, None, None], wide @ wide.mT, 0.0)
         squared, vectors = torch.linalg.eigh(gram)
         sigma = squared.relu().sqrt()
-        theta = shrinkage(t, sigma.flip(1), self.slope)
+        theta, _ = shrinkage(t, sigma.flip(1), self.slope)
         kept = (vectors * (1 - theta / sigma.clamp(min=torch.finfo(torch.float64).tiny)).relu()[:, None]) @ vectors.mT
         new = kept @ wide
         new = new if self.columns <= self.rows else new.mT
@@ -86,10 +86,12 @@ class NuclearNorm(DecomposedCone):
         return torch.where(theta > 0, torch.cat([v[:, :1] + self.slope * of_theta, moved.flatten(1)], 1), v)
 
 
-def shrinkage(t: Tensor, sizes: Tensor, slope: float) -> Tensor:
-    """(B, 1) theta >= 0: max(sizes - theta, 0) add up to slope (t + slope theta), or 0 where sizes add up to less.
+def shrinkage(t: Tensor, sizes: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """(theta >= 0, how many descending sizes exceed it), (B, 1) each: max(sizes - theta, 0) add up to
+    slope (t + slope theta), or theta is 0 where the sizes (B, k) add up to less than slope t.
 
-    It is the largest (s_1 + ... + s_j - slope t) / (j + slope^2) for the descending sizes s (B, k), if positive.
+    theta is the largest (s_1 + ... + s_j - slope t) / (j + slope^2), if positive, and j that many.
     """
     excess = torch.cat([torch.zeros_like(t), sizes.cumsum(1)], 1) - slope * t
-    return (excess / (torch.arange(excess.shape[1]).to(t) + slope**2)).amax(1, keepdim=True).relu()
+    most = (excess / (torch.arange(excess.shape[1]).to(t) + slope**2)).max(1, keepdim=True)
+    return most.values.relu(), most.indices

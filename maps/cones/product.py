@@ -74,6 +74,8 @@ class ProductCone(Cone):
             self.runs.append(run)
             found.setdefault(kind, []).append(run)
             row = run.stop
+        if sum(run.blocks for run in self.runs if isinstance(run.cone, Box)) > 1:
+            raise ValueError("cones: expected at most one box, whose bounds are scaled with the data")
         super().__init__(row)
         self.hint = "s lists orders k, and such a block has k (k + 1) / 2 rows" if "s" in self.spec else ""
         self.groups = [_group(runs) for runs in found.values()]

@@ -21,7 +21,9 @@ class SecondOrder(Cone):
         if self.dim < 2:
             return z.relu()
         t, v = z[:, :1], z[:, 1:]
-        n = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+        squared = (v * v).sum(1, keepdim=True)
+        none = squared == 0
+        n = squared.masked_fill(none, 1.0).sqrt().masked_fill(none, 0.0)  # no derivative of sqrt at 0
         inside = n <= t
         first = torch.where(inside, t, ((t + n) / 2).relu())
         share = first / n.clamp(min=torch.finfo(z.dtype).tiny).masked_fill(inside, 1.0)  # of v, but for the inside

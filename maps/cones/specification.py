@@ -114,7 +114,13 @@ def _arguments(name: str, value: Any) -> list[list[Any]]:
     """The argument lists of registered cones."""
     if not isinstance(value, list | tuple) or not all(isinstance(arguments, list | tuple) for arguments in value):
         raise ValueError(f"{name}: expected a list with the arguments of each cone, such as [[2, 3]], got {value!r}")
-    return [list(arguments) for arguments in value]
+    return [[_plain(argument) for argument in arguments] for arguments in value]
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as Python's numbers and lists, which compare and print in full."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {

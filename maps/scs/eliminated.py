@@ -55,7 +55,8 @@ class Response(NamedTuple):
         """For checks of rows with these c (B, n) and b of equations (B, m_z), which read x where P or c are not zero,
         and duals of equations where b is not.
         """
-        if not (constant(c) and constant(b_z)):
+        values = P.values if isinstance(P, SparseMatrix) else P
+        if not all(t is None or constant(t) for t in (values, c, b_z)):  # a derivative may ask for more
             return self._replace(read=None, seen=None)
         mask = torch.cat([(c != 0).any(0), (b_z != 0).any(0)])
         if P is not None:
@@ -155,5 +156,7 @@ def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
 def _whole(right: Tensor, context: Context) -> Tensor:
     """(B, k) right sides of the inequalities -> (B, n + m)."""
     first = context.rows.g.shape[1] - right.shape[1]
-    system = context.shared.system or context.rows.system
-    return system.solve(torch.cat([right.new_zeros(len(right), first), right], 1))
+    whole = torch.cat([right.new_zeros(len(right), first), right], 1)
+    if context.shared.system is None:
+        return context.rows.system.solve(whole)
+    return context.shared.system.solve(whole.double()).to(right.dtype)  # a shared factor is of double precision

@@ -64,7 +64,7 @@ def solve(
         max_evaluations: most evaluations per instance.
         check_interval: evaluations from one check to the next; the scs package checks every 25.
         first_check: the evaluation that is checked first, where it is known that none before it suffices; by default
-            `check_interval`.
+            `check_interval`. Not with `adaptive_scale`.
         normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, weights, eliminate, linear_solver:
             see `SCS`. Where a batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors
             them once.

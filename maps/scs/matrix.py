@@ -24,6 +24,12 @@ class Pattern:
     """(nnz,) int64, ascending within a row."""
     shape: tuple[int, int]
 
+    @classmethod
+    def full(cls, rows: int, columns: int) -> Pattern:
+        """Every place."""
+        places = np.indices((rows, columns), dtype=np.int64).reshape(2, -1)
+        return cls(places[0], places[1], (rows, columns))
+
     @cached_property
     def index(self) -> tuple[Tensor, Tensor]:
         """(rows, columns) as tensors."""

@@ -11,7 +11,8 @@ from fixedpoint import Context, leaves
 from fixedpoint.masks import constant, version
 from maps.scs import eliminated, linear_systems, scaling
 from maps.scs.linear_systems import LinearSystem
-from maps.scs.matrix import SparseMatrix, dense, expanded, sparse, symmetrized, to_dtype
+from maps.scs.linear_systems.sparse import SparseDirect
+from maps.scs.matrix import Pattern, SparseMatrix, dense, expanded, sparse, symmetrized, to_dtype
 from maps.scs.program import ConeProgram
 from maps.scs.scaling import Data, Scaling
 from maps.scs.state import Rows, Shared
@@ -44,14 +45,12 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     P = None if problem.P is None else to_dtype(symmetrized(problem.P), precise)
     raw = Data(to_dtype(problem.A, precise), P, b, c)
     diagonals, data = _scaled(map, raw, problem)
-    kind = map.linear_solver
+    kind, patterns = map.linear_solver, _patterns(problem)
     if kind == "auto":
         # where the state is that of the inequalities, a shared K is solved with for its response and for g alone
         rights = batch + map.signature.size if one and map.first and _stamp(problem) is not None else None
-        kind = linear_systems.choose(
-            problem.patterns["A"], problem.patterns.get("P"), 1 if one else batch, rights=rights
-        )
-    data = _laid_out(data if one else _expanded(data, batch), kind, problem)
+        kind = linear_systems.choose(patterns["A"], patterns.get("P"), 1 if one else batch, rights=rights)
+    data = _laid_out(data if one else _expanded(data, batch), kind, patterns)
     R = metric(map, torch.full((1 if one else batch,), map.scale, dtype=precise, device=b.device))
     R_y, rho_x = R[..., map.n : -1], eliminated.WEIGHT if map.first else map.rho_x
     weightless = map.cone.equalities if map.first else None
@@ -61,7 +60,7 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
     )
     if not one:
         return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
-    response = eliminated.Response.of(system, data.A, R[0], map.first) if _responds(map, kind, batch) else None
+    response = eliminated.Response.of(system, data.A, R[0], map.first) if _responds(map, system, batch) else None
     A, P, R_one, response = leaves.transform(lambda t: t.to(dtype), (data.A, data.P, R[0], response))
     shared = Shared(kind, A, P, system, R_one, response, _stamp(problem))
     return _with_rows(map, problem, raw, diagonals, shared)
@@ -79,17 +78,17 @@ def _are_shared(problem: ConeProgram) -> bool:
     return problem.A.ndim == 2 and (problem.P is None or problem.P.ndim == 2)
 
 
-def _responds(map: SCS, kind: str, batch: int) -> bool:
+def _responds(map: SCS, system: LinearSystem | None, batch: int) -> bool:
     """Whether a response is to be made: it takes as many solves as there are inequalities, more than one instance asks
     of a sparse factor in all its evaluations.
     """
-    return map.first > 0 and (kind != "sparse" or batch > 1)
+    return map.first > 0 and (not isinstance(system, SparseDirect) or batch > 1)
 
 
 def _fits(map: SCS, earlier: Context, problem: ConeProgram, dtype: torch.dtype) -> bool:
     """Whether what an earlier batch shared is this one's too, and is all that it takes."""
     stamp, shared = _stamp(problem), earlier.shared
-    if shared.response is None and _responds(map, shared.solver, problem.batch or 1):
+    if shared.response is None and _responds(map, shared.system, problem.batch or 1):
         return False
     return earlier.rows.g.dtype == dtype and stamp is not None and stamp == shared.stamp
 
@@ -187,9 +186,15 @@ def _expanded(data: Data, batch: int) -> Data:
     return data._replace(A=expanded(data.A, batch), P=P)
 
 
-def _laid_out(data: Data, kind: str, problem: ConeProgram) -> Data:
+def _patterns(problem: ConeProgram) -> dict[str, Pattern]:
+    """Of the stored entries; of all, where somebody may differentiate a dense matrix: by its zeros too."""
+    dense = {name: t for name in problem.patterns if isinstance(t := getattr(problem, name), Tensor)}
+    return problem.patterns | {n: Pattern.full(*t.shape[-2:]) for n, t in dense.items() if not constant(t)}
+
+
+def _laid_out(data: Data, kind: str, patterns: dict[str, Pattern]) -> Data:
     """The matrices as the linear system wants them: dense, or sparse."""
     if kind == "dense":
         return data._replace(A=dense(data.A), P=None if data.P is None else dense(data.P))
-    P = None if data.P is None else sparse(data.P, problem.patterns["P"])
-    return data._replace(A=sparse(data.A, problem.patterns["A"]), P=P)
+    P = None if data.P is None else sparse(data.P, patterns["P"])
+    return data._replace(A=sparse(data.A, patterns["A"]), P=P)

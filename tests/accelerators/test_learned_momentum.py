@@ -82,6 +82,25 @@ def test_two_steps_that_solve_an_affine_map_are_found_by_gradient() -> None:
     assert torch.allclose(gain, torch.ones(2), atol=1e-2)
 
 
+def test_on_a_homogeneous_map_the_length_of_the_start_has_no_say() -> None:
+    many = programs("QP", range(3))
+    map = SCS.of(many)
+    method, start = scrambled(made(map), size=0.1), map.initial(map.setup(many))
+    one, seven = (fp.unroll(map, many, method, steps=6, start=factor * start) for factor in (1.0, 7.0))
+    torch.testing.assert_close(seven.fx[-1], one.fx[-1], rtol=1e-9, atol=1e-9)
+
+
+def test_as_a_later_part_it_begins_where_its_turn_begins() -> None:
+    map = Affine(1)
+    problem = AffineProblem(torch.tensor([[0.5]], dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    method = made(map, steps=1)
+    with torch.no_grad():
+        method.push.fill_(1.0)  # at its first evaluation: x+ = f(x) + f(x) - x
+    parts = fp.accelerators.create("schedule", parts=["picard", method, "picard"], steps=[3, 1])
+    path = fp.unroll(map, problem, parts, steps=5, start=torch.full((1, 1), 8.0, dtype=torch.float64))
+    assert path.x[:, 0, 0].tolist() == [8.0, 4.0, 2.0, 1.0, 0.0]
+
+
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 2.5), ("coordinates", 1)])
 def test_bad_arguments_are_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected"):

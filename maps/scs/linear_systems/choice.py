@@ -17,8 +17,6 @@ _CONDENSED_FROM = 100
 """Unknowns below which K is not worth an elimination order."""
 _DENSE_SIZE, _DENSE_BYTES, _FACTORS = 1500, 2**30, 64
 """Variables, and bytes of all matrices, up to which a batch is factored densely; most factors of one batch."""
-
-
 _COMPOSED_FROM = 1000
 """Right sides from which on a shared K is worth its condensation: a sparse factor takes an eighth of the time to make,
 and its solves half as much again."""

@@ -38,7 +38,7 @@ class Factors(list[Any]):
 
     def __call__(self, right: Tensor, which: Tensor) -> Tensor:
         """Solve for the rows of `right` (B, k), each with the factor that `which` (B,) names."""
-        host, index = right.double().numpy(), which.numpy()
+        host, index = right.detach().double().numpy(), which.numpy()
         out = np.full(host.shape, np.nan)
         for one in np.unique(index) if len(self) > 1 else (0,):
             rows = index == one if len(self) > 1 else slice(None)

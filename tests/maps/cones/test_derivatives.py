@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from maps.cones import Box, Cone, DecomposedCone, Exponential, NuclearNorm, Parts, Power
+from maps.cones import Box, Cone, DecomposedCone, Exponential, NuclearNorm, Parts, Power, SecondOrder
 from tests.maps.cones.samples import CONES, ONCE, SMOOTH, awkward, named, normal
 
 
@@ -139,3 +140,14 @@ def test_a_cone_of_your_own() -> None:
     assert torch.autograd.gradcheck(cone.project, z, check_forward_ad=True, check_batched_grad=True)
     with pytest.raises(RuntimeError, match=r"Sorted\(dim=2\)"):
         hessian(lambda z: (cone.project(z) ** 2).sum())(z.detach())
+
+
+@pytest.mark.parametrize("point", [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1e-200, 0.0]])
+def test_second_derivatives_of_the_second_order_cone_are_finite_on_its_axis(point: list[float]) -> None:
+    z = torch.tensor(point, dtype=torch.float64)
+
+    def project(z: torch.Tensor) -> torch.Tensor:
+        return SecondOrder(3).project(z[None])[0]
+
+    for outer, inner in itertools.product((jacrev, jacfwd), repeat=2):
+        assert bool(torch.isfinite(outer(inner(project))(z)).all())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -165,3 +166,16 @@ def test_bad_specifications(spec: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         ProductCone(spec)
     assert str(caught.value).startswith("cones")
+
+
+def test_a_second_box_is_refused() -> None:
+    for spec in ({"box": [[[-1.0], [1.0]], [[-1.0], [5.0]]]}, {"bu": [1.0], "bl": [-1.0], "box": [[[-1.0], [5.0]]]}):
+        with pytest.raises(ValueError, match=r"^cones: expected at most one box"):
+            ProductCone(spec)
+
+
+def test_arguments_of_registered_cones_are_plain_numbers() -> None:
+    slopes = torch.tensor([2.00003, 2.00004], dtype=torch.float64)  # which print alike
+    cone = ProductCone({"l1-norm": [[np.int64(1), slopes[0]], [1, slopes[1]]]})
+    assert cone.spec == {"l1-norm": [[1, 2.00003], [1, 2.00004]]}
+    assert len(cone.groups) == 2

@@ -220,3 +220,12 @@ def test_second_order_branches() -> None:
     expected = torch.tensor([[5.0, 3.0, 4.0], [6.0, 3.0, 4.0], [0.0, 0.0, 0.0], [2.5, 1.5, 2.0], [0.0, 0.0, 0.0]])
     assert torch.equal(SecondOrder(3).project(z), expected)
     assert torch.equal(SecondOrder(3).project_dual(z), expected)
+
+
+@pytest.mark.parametrize(("dtype", "slope"), [(torch.float32, 1e-4), (torch.float64, 1e-6)])
+def test_the_l1_norm_keeps_an_entry_that_a_small_slope_would_round_away(dtype: torch.dtype, slope: float) -> None:
+    t = 1e-4 if dtype == torch.float32 else 1e-7
+    found = L1Norm(2, slope).project(torch.tensor([[t, 1.0, 0.2]], dtype=dtype))[0]
+    theta = (1 - slope * t) / (1 + slope**2)
+    assert float(found[0]) == pytest.approx(t + slope * theta, rel=1e-5)
+    assert float(found[2]) == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 import fixedpoint as fp
 from fixedpoint.checks import check_map
@@ -103,6 +105,31 @@ def test_a_check_reads_no_more_than_it_needs_and_sees_the_same(kalman: ConeProgr
     everything = context._replace(shared=context.shared._replace(response=response._replace(read=None, seen=None)))
     for found, expected in zip(map._sizes(aux, context), map._sizes(aux, everything), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_differentiated_is_read_in_full() -> None:
+    P = torch.diag(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)).requires_grad_()
+    A, b = -torch.eye(3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
+    c = torch.tensor([[1.0, -1.0, 0.0]], dtype=torch.float64).expand(2, 3)
+    program = ConeProgram(A, b, c, P, {"l": 3})
+    map = SCS.of(program, normalize=False, eliminate=True)
+    assert map.setup(program).shared.response.read is None
+    assert map.setup(ConeProgram(A, b, c, P.detach(), {"l": 3})).shared.response.read.tolist() == [0, 1]
+
+
+def test_a_single_instance_in_float32_whose_sparse_factor_is_refused() -> None:
+    """One of the equations nearly repeats another: no sparse factor is exact for that, a dense inverse is."""
+    rng, n = np.random.default_rng(1), 100
+    chain = sparse.diags([np.ones(n), -np.ones(n - 1)], [0, 1]).tocsr()[:40]
+    nearly = chain[:1] + sparse.csr_matrix(([2e-4], ([0], [50])), shape=(1, n))
+    A = sparse.vstack([chain, nearly, sparse.eye(n), -sparse.eye(n)])
+    x = rng.standard_normal(n)
+    b = np.concatenate([chain @ x, nearly @ x, x + 1, 1 - x])
+    program = ConeProgram(A, b[None], rng.standard_normal((1, n)), sparse.eye(n), {"z": 41, "l": 2 * n})
+    settings: Any = {"eliminate": True, "normalize": "shared", "adaptive_scale": False}
+    found = [solve(program, precision=precision, **settings) for precision in ("mixed", "full")]
+    assert all(one.statuses == [fp.Status.CONVERGED] for one in found)
+    assert np.abs(found[0].x - found[1].x).max() < 1e-2
 
 
 def test_what_a_check_reads_is_that_of_the_rows_at_hand(kalman: ConeProgram) -> None:

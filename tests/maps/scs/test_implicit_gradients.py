@@ -147,3 +147,23 @@ def test_an_invalid_instance_does_not_spoil_what_the_batch_shares() -> None:
     found.objective[found.converged].sum().backward()
     x = -c[[0, 2]]
     torch.testing.assert_close(P.grad, (x[:, :, None] * x[:, None]).sum(0) / 2, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["A", "P"])
+def test_unrolled_derivatives_at_the_zeros_of_a_dense_matrix(name: str) -> None:
+    """Where the program is sparse enough to be condensed, too: its zeros are numbers like others."""
+    n, rng = 60, torch.Generator().manual_seed(0)
+    eye = torch.eye(n, dtype=torch.float64)
+    parts = {"A": torch.cat([eye, -eye]), "P": eye}
+    c = 0.5 * torch.randn(2, n, generator=rng, dtype=torch.float64)
+    found = []
+    for gradient in ("implicit", "unroll"):
+        leaf = parts[name].clone().requires_grad_()
+        here = {**parts, name: leaf}
+        program = ConeProgram(here["A"], torch.ones(2, 2 * n, dtype=torch.float64), c, here["P"], {"l": 2 * n})
+        settings: Any = {"eps_abs": 1e-9, "eps_rel": 1e-9, "adaptive_scale": False}
+        (solve(program, "picard", gradient=gradient, **settings).x ** 3).sum().backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad if name == "A" else leaf.grad + leaf.grad.mT)
+    assert float(found[0][parts[name] == 0].abs().max()) > 1e-2
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
