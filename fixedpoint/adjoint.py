@@ -10,7 +10,9 @@ At x* = f(x*; problem), with J = d(f o retract)/dx, the chain rule gives
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -142,6 +144,19 @@ def implicit_vjp(map: FixedPointMap, x_star: Tensor, context: Any, cotangent: Te
     return leaves.replace(problem, pull_problem(solved.x)[0])
 
 
+_FIRST: ContextVar[int] = ContextVar("_FIRST", default=0)
+
+
+@contextmanager
+def numbered_from(first: int) -> Iterator[None]:
+    """Warnings in here are about rows of a chunk: its first one is instance `first` of the batch."""
+    before = _FIRST.set(first)
+    try:
+        yield
+    finally:
+        _FIRST.reset(before)
+
+
 def warn_untrusted(residual: Tensor) -> None:
     """Warn, naming the instances, when an adjoint residual (B,) is too large for the gradient to mean much."""
     limit = TRUSTED_RESIDUAL if residual.dtype == torch.float64 else 1e-4
@@ -151,7 +166,7 @@ def warn_untrusted(residual: Tensor) -> None:
 def warn_instances(bad: Tensor, reason: str) -> None:
     """Warn that the implicit gradient of the instances in `bad` (B,) cannot be trusted."""
     if bool(bad.any()):
-        rows = torch.nonzero(bad).flatten().tolist()
+        rows = (_FIRST.get() + torch.nonzero(bad).flatten()).tolist()
         warnings.warn(
             f"implicit gradient of instance(s) {_listed(rows)} cannot be trusted: {reason} "
             "(a degenerate fixed point, or one that was not reached)",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import chunks, leaves
+from fixedpoint.adjoint import numbered_from
 from fixedpoint.context import Reuse, rows
 from fixedpoint.iterate import Callback, Run, checked_start, resolve
 from fixedpoint.masks import concrete, plain
@@ -111,9 +112,10 @@ def solve_rows(
     def part(rows: slice) -> dict[str, Any]:
         mine = {name: t[rows] if leaves.is_row(name, t, map.ranks) else t for name, t in parts.items()}
         invalid = None if spec.invalid is None else spec.invalid[rows]
-        local = replace(spec, callback=None, invalid=invalid, outputs=[], prepared=[])
-        found = _solve(local, mine, None if start is None else start[rows], gradient)
-        return finish(rows, spec.with_parts(mine), found)
+        local = replace(spec, callback=None, invalid=invalid, first=rows.start, outputs=[], prepared=[])
+        with numbered_from(rows.start):
+            found = _solve(local, mine, None if start is None else start[rows], gradient)
+            return finish(rows, spec.with_parts(mine), found)
 
     def look() -> dict[str, Any]:
         one = leaves.take(problem, map.ranks, torch.zeros(1, dtype=torch.int64))

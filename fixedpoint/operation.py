@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import leaves
-from fixedpoint.adjoint import warn_instances
+from fixedpoint.adjoint import numbered_from, warn_instances
 from fixedpoint.context import Reuse
 from fixedpoint.iterate import Callback, Iteration, Run, run
 from fixedpoint.masks import concrete, freeze, plain, version
@@ -36,6 +36,8 @@ class SolveSpec:
     """(B,) rows that `screened` has replaced, where `ready`."""
     ready: bool = False
     """The data was screened already."""
+    first: int = 0
+    """Number of the first row in the batch that these are a chunk of."""
     outputs: list[Any] = field(default_factory=list)
     """The structure of the map's output, left here by the forward pass (a Function returns flat tensors)."""
     prepared: list[Any] = field(default_factory=list)
@@ -166,6 +168,11 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(spec: SolveSpec, count: int, x: Tensor, status: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        with numbered_from(spec.first):
+            return _Adjoint._gradients(spec, count, x, status, *rest)
+
+    @staticmethod
+    def _gradients(spec: SolveSpec, count: int, x: Tensor, status: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         cotangents, parts = rest[: count + 1], rest[count + 1 :]
         invalid = status == Status.INVALID
         cotangents = tuple(freeze(invalid, torch.zeros_like(t), t) for t in cotangents)

@@ -279,3 +279,13 @@ def test_a_progress_bar_counts_instances() -> None:
     assert "20/20" in out.getvalue()
     with pytest.raises(RuntimeError, match=r"^ProgressBar: enter it first"):
         fp.solve(map, problem, callback=fp.ProgressBar())
+
+
+def test_warnings_number_instances_in_the_batch_not_in_their_chunk() -> None:
+    map, b = Affine(1), torch.zeros(7, 1, dtype=torch.float64)
+    A = torch.full((7, 1, 1), 0.5, dtype=torch.float64)
+    A[5] = 0.999999  # it does not get there
+    b = b.requires_grad_()
+    solution = fp.solve(map, AffineProblem(A, 1 + b), max_evaluations=60, gradient="implicit", chunk=2)
+    with pytest.warns(fp.AdjointWarning, match=r"instance\(s\) 5 cannot be trusted: the solve did not converge"):
+        solution.x.sum().backward()

@@ -67,7 +67,8 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         eps_infeas: violation of a certificate, relative to its inner product, >= 0; 0 never certifies.
         check_interval: evaluations between two checks of a solve (SCS: 25), >= 1.
         first_check: the evaluation that is checked first; None: `check_interval`. Not with `adaptive_scale`.
-        linear_solver: "dense", "sparse" (SuperLU), "cg" (conjugate gradients) or "auto".
+        linear_solver: "dense", "condensed" (sparse, some unknowns eliminated first), "sparse" (SuperLU), "cg"
+            (conjugate gradients) or "auto".
         dtype: of the iteration, torch.float32 or torch.float64; by default that of the data.
         features: width of `featurize` where it is known beforehand, see `feature_count`; 0 where it is not.
 
@@ -148,6 +149,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             traits=frozenset({"nonexpansive", "averaged", "homogeneous"}),
             averagedness=alpha / 2,
             coordinates={"map": "scs", "n": n, "cones": self.cone.spec, **coordinates},
+            sizes=frozenset({"n", "cones"}),
         )
 
     @classmethod

@@ -9,7 +9,7 @@ import fixedpoint as fp
 from accelerators.neural import LearnedMomentum
 from maps.affine import Affine, AffineProblem
 from maps.elastic_net import RandomElasticNet
-from maps.scs import SCS
+from maps.scs import SCS, solve
 from tests.accelerators.learners import FAMILY, evaluations, problems, scrambled
 from tests.maps.scs.programs import batch as programs
 
@@ -65,6 +65,15 @@ def test_one_number_for_all_coordinates_serves_every_size() -> None:
     with pytest.raises(ValueError, match="built for another map"):
         fp.unroll(large.map, problem, made(small.map), steps=3)
     assert made(small.map, coordinates=False).size_free
+
+
+def test_cone_programs_of_other_sizes_are_served_by_the_conic_front_door() -> None:
+    small, large = (fp.families.create("lasso", variables=count, samples=2 * count) for count in (5, 8))
+    method = made(small.map, coordinates=False)
+    drawn = large.sample(2, generator=torch.Generator().manual_seed(0))
+    assert bool(solve(drawn, method, adaptive_scale=False).converged.all())
+    with pytest.raises(ValueError, match="scale: 2"):
+        solve(drawn, method, adaptive_scale=False, scale=2.0)
 
 
 def test_two_steps_that_solve_an_affine_map_are_found_by_gradient() -> None:

@@ -6,7 +6,6 @@ minimize ||X beta - Y||^2 + lambda ||beta||_1,   X 100 x 50
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,9 +72,6 @@ class Lasso(ConicFamily):
         self.variables, self.samples = variables, samples
         canonical = _template(form, variables, samples)
         self.map = SCS(canonical.n, canonical.cones, features=canonical.features, **settings)
-        self.map.signature = replace(
-            self.map.signature, sizes=frozenset({"n", "cones"})
-        )  # Lassos of all sizes are alike
 
     def sample(self, batch: int, *, generator: torch.Generator) -> ConeProgram:
         """A batch of programs, float64; A, b and c vary."""
