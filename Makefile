@@ -20,6 +20,7 @@ bench-families: $(VENV)/.ready ## evaluations of every shipped family, held out 
 
 bench-learning: $(VENV)/.ready ## how many training instances it takes, one training for all sizes; part of benchmarks/RESULTS.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.generalisation
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeds
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sizes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families report
 

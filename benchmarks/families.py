@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
-from benchmarks import generalisation, sizes
+from benchmarks import generalisation, seeds, sizes
 from fixedpoint import comparison, files
 from fixedpoint.registry import families
 from fixedpoint.report import plot, records, table
@@ -91,6 +91,7 @@ def report() -> None:
         parts += [f"![convergence](results/{name}/convergence.png)", f"Revision {found[0]['revision']}; {versions}."]
     for title, about, made in (
         ("Training instances and seeds", generalisation.__doc__, generalisation.report),
+        ("Headline rows, five seeds", seeds.__doc__, seeds.report),
         ("One training, all sizes", sizes.__doc__, sizes.report),
     ):
         if (shown := made()) is not None:

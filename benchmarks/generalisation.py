@@ -57,12 +57,12 @@ def family_options() -> dict[str, Any]:
     return comparison.starting_point(FAMILY, SETTING, settings)[0]
 
 
-def measured(accelerator: fp.Accelerator) -> dict[str, Any]:
+def measured(accelerator: fp.Accelerator, family: fp.ProblemFamily | None = None, steps: int = STEPS) -> dict[str, Any]:
     """Evaluations to the targets on the held-out instances, as fields of a record."""
-    family = fp.families.create(FAMILY, **family_options())
+    family = family or fp.families.create(FAMILY, **family_options())
     problem = family.sample(HELD_OUT, generator=generator(SEED, "test"))
-    errors = trace(family, accelerator, problem, STEPS)[0].numpy()
-    grid, counts = np.arange(1, STEPS + 1), {}
+    errors = trace(family, accelerator, problem, steps)[0].numpy()
+    grid, counts = np.arange(1, steps + 1), {}
     for target in TARGETS:
         found = np.quantile(evaluations_to(target, grid, errors), [0.5, 0.9], method="inverted_cdf")
         counts[store.text_of(target)] = [float(v) if np.isfinite(v) else None for v in found]
@@ -97,7 +97,7 @@ def table(found: Sequence[Record]) -> Table:
     for name, instances in sorted({(r["accelerator"], r["instances"] or 0) for r in found}):
         rows = [r for r in found if (r["accelerator"], r["instances"] or 0) == (name, instances)]
         cells = [
-            " / ".join(_over_seeds([r["evaluations_to"][store.text_of(t)][k] for r in rows]) for k in (0, 1))
+            " / ".join(over_seeds([r["evaluations_to"][store.text_of(t)][k] for r in rows]) for k in (0, 1))
             for t in TARGETS
         ]
         minutes = f"{np.median([r['minutes'] for r in rows]):.1f}" if instances else ""
@@ -105,7 +105,7 @@ def table(found: Sequence[Record]) -> Table:
     return made
 
 
-def _over_seeds(values: Sequence[float | None]) -> str:
+def over_seeds(values: Sequence[float | None]) -> str:
     """The median, and the range where there is one; "-" where a seed did not get there."""
     known = sorted(np.inf if v is None else v for v in values)
     text = ["-" if np.isinf(v) else f"{v:g}" for v in (known[len(known) // 2], known[0], known[-1])]

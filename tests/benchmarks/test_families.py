@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import families, generalisation, sizes
+from benchmarks import families, generalisation, seeds, sizes
 
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the report goes; there are no records."""
     monkeypatch.setattr(families, "HERE", tmp_path)
-    for module in (generalisation, sizes):
+    for module in (generalisation, seeds, sizes):
         monkeypatch.setattr(module, "report", lambda: None)
     return tmp_path / "RESULTS.md"
 
