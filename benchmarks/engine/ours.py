@@ -63,14 +63,16 @@ class Task(NamedTuple):
 LAYER = "layer"
 """The problem of `benchmarks/cvxpy_family.py`; all others are families."""
 _LAYER = {"adaptive_scale": False, "chunk": None}
+_WHOLE = {**_BATCH, "chunk": 1024}
+"""In one process, on torch's threads."""
 TASKS: dict[str, tuple[Task, ...]] = {
     "lasso": (
-        Task("picard", "quadratic", eliminate=True, given={**_BATCH, "chunk": 96}),
+        Task("picard", "quadratic", eliminate=True, given={**_BATCH, "chunk": 171}),
         Task("anderson-2", "quadratic", "anderson-2"),
     ),
     "robust-kalman": (
-        Task("picard, no learned metric", "quadratic", eliminate=True),
-        Task("anderson-2", "quadratic", "anderson-2"),
+        Task("picard, no learned metric", "quadratic", eliminate=True, given=_WHOLE, workers=1),
+        Task("anderson-2", "quadratic", "anderson-2", given=_WHOLE, workers=1),
     ),
     "robust-pca": (
         Task("picard", "nuclear", count=16),
