@@ -72,7 +72,7 @@ TASKS: dict[str, tuple[Task, ...]] = {
     ),
     "robust-kalman": (
         Task("picard, no learned metric", "quadratic", eliminate=True, given=_WHOLE, workers=1),
-        Task("anderson-2", "quadratic", "anderson-2", given=_WHOLE, workers=1),
+        Task("anderson-2", "quadratic", "anderson-2", given={**_BATCH, "chunk": 128}, workers=1),
     ),
     "robust-pca": (
         Task("picard", "nuclear", count=16),
