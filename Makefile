@@ -27,7 +27,7 @@ bench-learning: $(VENV)/.ready ## how many training instances it takes, one trai
 bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, the floor; writes benchmarks/ENGINE.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine run --families lasso robust-pca
 	$(BIN)/python -m benchmarks.engine run --families robust-kalman # on torch's threads, in one process
-	$(BIN)/python -m benchmarks.engine memory
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine memory
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.floor
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine report
 

@@ -8,8 +8,8 @@ Run on an idle machine, from the repository root:
     .venv/bin/python -m benchmarks.engine memory         (100,000 instances in one call)
     .venv/bin/python -m benchmarks.engine report         (ENGINE.md and its picture from what was recorded)
 
-Rows with several workers want OMP_NUM_THREADS=1, rows of one process (the Kalman filter's, and `memory`) torch's own
-threads: see `make bench-engine`. Every table says with how many it was made.
+Rows with several workers want OMP_NUM_THREADS=1, rows of one process (the Kalman filter's) torch's own threads:
+see `make bench-engine`. Every table says with how many it was made.
 
 Settings of the scs package are in `scs.json`, which `tune` makes. Ours are in `settings.json`: `tune --ours` makes the
 rows that say so in their "provenance" and can make all others but those in a learned metric, whose settings are those

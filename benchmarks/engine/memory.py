@@ -17,6 +17,8 @@ from maps.scs import kkt_error, solve
 FAMILY, ROW = "robust-kalman", "picard"
 COUNTS = (10_000, 100_000)
 CHUNK = 1024
+WORKERS = 2
+"""For so many instances processes pay, with one thread each."""
 TARGET = 1e-4
 _CHECKED = 4096
 """Instances that the referee checks at a time."""
@@ -25,9 +27,10 @@ _CHECKED = 4096
 def run(path: Path, counts: Sequence[int] = COUNTS, chunk: int = CHUNK, say: Callable[[str], None] = print) -> None:
     """Solve each number of instances in one call that works on `chunk` at once, and append what it took."""
     row = json.loads((measure.HERE / "settings.json").read_text())[FAMILY][ROW]
-    origin = measure.provenance({"settings": row, "chunk": chunk, "target": TARGET})
+    row["settings"] |= {"chunk": chunk, "workers": WORKERS}
+    origin = measure.provenance({"settings": row, "target": TARGET})
     known = {store.key(record) for record in store.read(path) if record["run"] == origin["run"]}
-    keywords = {**row["settings"], "chunk": chunk, "eps_abs": TARGET, "eps_rel": TARGET}
+    keywords = {**row["settings"], "eps_abs": TARGET, "eps_rel": TARGET}
     for count in counts:
         if (FAMILY, None, TARGET, "fixedpoint", ROW, count) in known:
             say(f"{count} instances: known")
