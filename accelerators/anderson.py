@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Accelerator, Evaluation, Range
-from fixedpoint.masks import finite_rows, freeze, somewhere
-from fixedpoint.settings import Setting
+from fixedpoint.search_space import Setting
+from fixedpoint.tensors.masks import finite_rows, freeze, somewhere
 
 
 class AndersonState(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accelerators.picard import PicardState
 from fixedpoint import Accelerator, Evaluation, Range, Signature
-from fixedpoint.settings import Setting
+from fixedpoint.search_space import Setting
 
 
 class Relaxed(Accelerator):

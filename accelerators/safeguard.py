@@ -29,11 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from accelerators.anderson import AndersonII
-from fixedpoint import Accelerator, Evaluation, Signature, leaves
+from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
-from fixedpoint.learned import rebuilt
-from fixedpoint.masks import concrete, finite_rows, freeze, somewhere
-from fixedpoint.settings import Setting
+from fixedpoint.learning.learned import rebuilt
+from fixedpoint.search_space import Setting
+from fixedpoint.tensors import pytrees
+from fixedpoint.tensors.masks import concrete, finite_rows, freeze, somewhere
 
 MARGIN, PATIENCE = 1.5, 1.1
 """How far above the largest residual of the calibration one may be at first, and by how much farther with every
@@ -176,7 +177,7 @@ class Safeguarded(nn.Module, Accelerator):
         finite = torch.isfinite(size)  # and so f(x), since x was
         proposal, inner = self.inner.step(at, state.inner)
         if somewhere(~finite):  # nothing is learned from such a point
-            inner = leaves.transform(partial(freeze, ~finite), state.inner, inner)
+            inner = pytrees.transform(partial(freeze, ~finite), state.inner, inner)
         before, state = state, state._replace(inner=inner)
         if self.training:
             return proposal, state
@@ -236,14 +237,14 @@ class Safeguarded(nn.Module, Accelerator):
         if somewhere(door):
             following = freeze(door, before.start, following)
             settled = settled._replace(
-                inner=leaves.transform(partial(freeze, door), before.inner, settled.inner),
+                inner=pytrees.transform(partial(freeze, door), before.inner, settled.inner),
                 cold=freeze(door, at.fx, before.cold),
             )
         if somewhere(failed):
             following = freeze(failed, before.cold, following)
             fresh = self.inner.cold(before.cold, before.metric)
             settled = settled._replace(
-                inner=leaves.transform(partial(freeze, failed), fresh, settled.inner),
+                inner=pytrees.transform(partial(freeze, failed), fresh, settled.inner),
                 fallback=freeze(failed, before.cold, settled.fallback),
                 best=torch.where(failed, torch.where(calibrated, torch.inf, before.first), settled.best),
                 seen=torch.where(failed, last + 1, settled.seen),

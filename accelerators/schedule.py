@@ -14,10 +14,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fixedpoint import Accelerator, Evaluation, Signature, leaves
+from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
-from fixedpoint.learned import rebuilt
-from fixedpoint.masks import concrete, freeze, somewhere
+from fixedpoint.learning.learned import rebuilt
+from fixedpoint.tensors import pytrees
+from fixedpoint.tensors.masks import concrete, freeze, somewhere
 
 
 class ScheduleState(NamedTuple):
@@ -112,7 +113,7 @@ class Schedule(nn.Module, Accelerator):
             return following, own
         proposal, stepped = part.step(at, own)
         following = freeze(waiting, following, proposal) if somewhere(waiting) else proposal
-        return following, leaves.transform(partial(freeze, idle), own, stepped) if somewhere(idle) else stepped
+        return following, pytrees.transform(partial(freeze, idle), own, stepped) if somewhere(idle) else stepped
 
 
 def _is_count(value: object) -> bool:

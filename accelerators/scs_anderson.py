@@ -23,7 +23,7 @@ from torch.linalg import qr, solve_triangular, vector_norm
 
 from accelerators.anderson import combine
 from fixedpoint import Accelerator, Evaluation
-from fixedpoint.masks import concrete, freeze
+from fixedpoint.tensors.masks import concrete, freeze
 
 
 class ScsAndersonState(NamedTuple):

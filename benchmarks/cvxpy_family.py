@@ -30,8 +30,8 @@ from torch import Tensor
 
 from benchmarks.engine import ours
 from benchmarks.layer import SIZE, draw, nonnegative_lasso
-from fixedpoint.composition import describe
-from fixedpoint.evaluation import revision, versions
+from fixedpoint.experiments.evaluation import revision, versions
+from fixedpoint.plugins.composition import describe
 from maps.scs import ConeProgram, kkt_error
 from maps.scs.cvxpy import CvxpyFamily
 

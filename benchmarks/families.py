@@ -18,9 +18,10 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from benchmarks import generalisation, seeds, sizes
-from fixedpoint import comparison, files
-from fixedpoint.registry import families
-from fixedpoint.report import plot, records, table
+from fixedpoint import files
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.experiments.report import plot, records, table
+from fixedpoint.plugins.registry import families
 
 HERE = Path(__file__).parent
 FAILURES = HERE / "failures.md"
@@ -51,17 +52,17 @@ def main() -> None:
     for name in wanted:
         instances, steps = RUNS[name]
         family, _, setting = name.partition(".")
-        found = comparison.compare(
+        found = compare.compare(
             family,
             [
                 *(name for name in CLASSICAL if name != "momentum" or family != "lasso"),
                 *TRIVIAL,
-                *comparison.trained_files(family, setting or None),
+                *compare.trained_files(family, setting or None),
             ],
             instances=instances,
             steps=steps,
             seed=SEED,
-            settings=comparison.settings_file(family, setting=setting or None),
+            settings=compare.settings_file(family, setting=setting or None),
             setting=setting or None,
             shifts=list(getattr(families.load(family), "shifts", {})),
             report=partial(_say, name),
@@ -100,7 +101,7 @@ def report() -> None:
     files.write_text(HERE / "RESULTS.md", "\n\n".join(parts) + "\n")
 
 
-def _say(name: str, row: comparison.Row, index: int, count: int) -> None:
+def _say(name: str, row: compare.Row, index: int, count: int) -> None:
     shift = f", {row.shift}" if row.shift else ""
     print(f"{name}: {index + 1}/{count} {row.name} ({row.variant}{shift})", flush=True)
 

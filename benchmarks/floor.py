@@ -34,12 +34,12 @@ from rich.table import Table
 import fixedpoint as fp
 from benchmarks.engine import instances, machine, measure, store
 from benchmarks.engine.pieces import LOOP, SETUP, Pieces
-from fixedpoint import leaves
-from fixedpoint.evaluation import Record
-from fixedpoint.report.style import plain
-from fixedpoint.report.table import show
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report.style import plain
+from fixedpoint.experiments.report.table import show
+from fixedpoint.tensors import pytrees
 from maps.scs import ConeProgram, solve
-from maps.scs.matrix import entries
+from maps.scs.problem.sparse_matrix import entries
 
 RECORDS = Path(__file__).parent / "results" / "floor" / "records.jsonl"
 BATCH, EVALUATIONS = 1024, 20
@@ -128,7 +128,7 @@ def measured(
     keywords = {**row["settings"], "eps_abs": 0.0, "eps_rel": 0.0, "max_evaluations": evaluations}
     keywords.pop("workers", None)  # only the calling thread is watched
     if keywords.pop("precision", "full") == "mixed":  # its first part, which does nearly all evaluations
-        program = leaves.transform(lambda t: t.to(torch.float32) if t.is_floating_point() else t, program)
+        program = pytrees.transform(lambda t: t.to(torch.float32) if t.is_floating_point() else t, program)
     batch = program.batch or 1
     solve(program, accelerator, **keywords)
     began = time.perf_counter()

@@ -25,10 +25,10 @@ from rich.table import Table
 
 import fixedpoint as fp
 from benchmarks.engine import store
-from fixedpoint import comparison
-from fixedpoint.evaluation import TARGETS, Record, evaluations_to, generator, trace
-from fixedpoint.report.style import plain
-from fixedpoint.report.table import show
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.experiments.evaluation import TARGETS, Record, evaluations_to, generator, trace
+from fixedpoint.experiments.report.style import plain
+from fixedpoint.experiments.report.table import show
 
 FAMILY, SETTING, ACCELERATOR = "robust-kalman", "metric", "warm-start+secants"
 SIZES, SEEDS = (32, 128, 1000, 8000), (0, 1, 2, 3, 4)
@@ -40,21 +40,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 HELD_OUT, STEPS, SEED = 256, 50, 0
 ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).parent / "results" / "generalisation" / "records.jsonl"
-RUNS = comparison.LOCAL_TRAINING / "generalisation"
+RUNS = compare.LOCAL_TRAINING / "generalisation"
 JOBS = 2
 
 
 def run_name() -> str:
     """Of all that may stand in one table."""
-    found = comparison.starting_point(FAMILY, SETTING, comparison.settings_file(FAMILY, setting=SETTING))
+    found = compare.starting_point(FAMILY, SETTING, compare.settings_file(FAMILY, setting=SETTING))
     content = {"plan": PLAN, "options": OPTIONS, "from": found, "held out": HELD_OUT, "steps": STEPS}
     return store.run_name(content)
 
 
 def family_options() -> dict[str, Any]:
     """Of the family with the learned metric, as Anderson acceleration was tuned on it."""
-    settings = comparison.settings_file(FAMILY, setting=SETTING)
-    return comparison.starting_point(FAMILY, SETTING, settings)[0]
+    settings = compare.settings_file(FAMILY, setting=SETTING)
+    return compare.starting_point(FAMILY, SETTING, settings)[0]
 
 
 def measured(accelerator: fp.Accelerator, family: fp.ProblemFamily | None = None, steps: int = STEPS) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def main() -> None:
         run = run_name()
         known = {(r["instances"], r["seed"]) for r in store.read(FILE) if r["run"] == run}
         if (None, None) not in known:
-            settings = comparison.settings_file(FAMILY, setting=SETTING)
-            tuned = comparison.configure(FAMILY, "anderson-2", settings, SETTING).accelerator
+            settings = compare.settings_file(FAMILY, setting=SETTING)
+            tuned = compare.configure(FAMILY, "anderson-2", settings, SETTING).accelerator
             identity = {"run": run, "accelerator": "anderson-2, tuned", "instances": None, "seed": None}
             store.append(FILE, [{**identity, "minutes": 0.0, **measured(tuned)}])
         jobs = [(n, seed) for seed in SEEDS for n in SIZES if (n, seed) not in known]

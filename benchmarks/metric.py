@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.metric        (from the repository root; two or three minutes)
 
 Writes `maps/scs/families/robust_kalman.metric.json`, the tuned settings of `--setting metric`: weights of the
-inequalities and relaxation by gradient (`maps.scs.metric`), then for each accelerator its own arguments and the
+inequalities and relaxation by gradient (`maps.scs.learn_metric`), then for each accelerator its own arguments and the
 relaxation by search, all on training instances.
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 
 import fixedpoint as fp
 from fixedpoint import files
-from fixedpoint.comparison import setting_options, settings_file
-from fixedpoint.evaluation import generator, revision, score, trace, versions
+from fixedpoint.experiments.comparison.compare import setting_options, settings_file
+from fixedpoint.experiments.evaluation import generator, revision, score, trace, versions
 from maps.scs.families.robust_kalman import RobustKalman
-from maps.scs.metric import learn
+from maps.scs.learn_metric import learn
 
 FAMILY, SETTING = "robust-kalman", "metric"
 BEGIN = {"scale": 2.5, "alpha": 1.6, "tau_factor": 100.0}

@@ -19,8 +19,8 @@ import numpy as np
 
 import fixedpoint as fp
 from fixedpoint import files
-from fixedpoint.comparison import setting_options, settings_file
-from fixedpoint.evaluation import TARGETS, evaluations_to, generator, revision, trace, versions
+from fixedpoint.experiments.comparison.compare import setting_options, settings_file
+from fixedpoint.experiments.evaluation import TARGETS, evaluations_to, generator, revision, trace, versions
 from maps.scs.families.robust_pca import RobustPCA
 
 FAMILY, SETTING = "robust-pca", "norms"

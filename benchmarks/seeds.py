@@ -25,17 +25,17 @@ import fixedpoint as fp
 from benchmarks.engine import store
 from benchmarks.generalisation import HELD_OUT, JOBS, ROOT, measured, over_seeds
 from benchmarks.train import RECIPES
-from fixedpoint import comparison
-from fixedpoint.evaluation import TARGETS
-from fixedpoint.report.style import plain
-from fixedpoint.report.table import show
-from fixedpoint.training import TRAINED
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.experiments.evaluation import TARGETS
+from fixedpoint.experiments.report.style import plain
+from fixedpoint.experiments.report.table import show
+from fixedpoint.learning.training import TRAINED
 
 SUBJECTS = {("lasso", "coordinate-gru"): 500, ("robust-pca.norms", "site-gru"): 300}
 """(family or FAMILY.SETTING, accelerator): updates."""
 SEEDS, STEPS = (0, 1, 2, 3, 4), 60
 FILE = Path(__file__).parent / "results" / "seeds" / "records.jsonl"
-RUNS = comparison.LOCAL_TRAINING / "seeds"
+RUNS = compare.LOCAL_TRAINING / "seeds"
 
 Subject = tuple[str, str]
 

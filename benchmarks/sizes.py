@@ -18,11 +18,12 @@ import numpy as np
 from rich.table import Table
 
 import fixedpoint as fp
-from fixedpoint import comparison, tuning
-from fixedpoint.evaluation import TARGETS, Record, generator, measure, record
-from fixedpoint.report import records
-from fixedpoint.report.style import plain
-from fixedpoint.report.table import show
+from fixedpoint.experiments import tuning
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.experiments.evaluation import TARGETS, Record, generator, measure, record
+from fixedpoint.experiments.report import records
+from fixedpoint.experiments.report.style import plain
+from fixedpoint.experiments.report.table import show
 
 FAMILY, TRAINED = "lasso", "coordinate-gru-any-size"
 VARIABLES = (25, 50, 100, 200)
@@ -38,9 +39,9 @@ def measured(variables: Sequence[int], instances: int, steps: int) -> Iterator[R
         instances: held-out instances of each.
         steps: evaluations.
     """
-    trained = fp.load(comparison.trained_files(FAMILY)[TRAINED])
+    trained = fp.load(compare.trained_files(FAMILY)[TRAINED])
     told = trained.provenance or {}
-    settings = comparison.settings_file(FAMILY)
+    settings = compare.settings_file(FAMILY)
     assert settings is not None, "the tuned settings are shipped"
     anderson = tuning.load(settings, FAMILY)["accelerators"]["anderson-2"]["accelerator"]
     training = {name: told[name] for name in ("minutes", "updates")}

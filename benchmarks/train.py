@@ -16,8 +16,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fixedpoint.comparison import LOCAL_TRAINING
-from fixedpoint.training import TRAINED
+from fixedpoint.experiments.comparison.compare import LOCAL_TRAINING
+from fixedpoint.learning.training import TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "accelerators" / "pretrained"

@@ -4,18 +4,18 @@ The protocols are in `protocol`, the one loop in `iterate`, its front door in `s
 `cones` and `families` are the registries of plug-ins.
 """
 
-from fixedpoint.adjoint import AdjointWarning
-from fixedpoint.checkpoint import load, save
 from fixedpoint.context import Context, Reuse
-from fixedpoint.iterate import unroll
+from fixedpoint.experiments.report.bar import ProgressBar
+from fixedpoint.gradients.adjoint import AdjointWarning
+from fixedpoint.learning.training import train
+from fixedpoint.plugins.checkpoint import load, save
+from fixedpoint.plugins.registry import Registry, RegistryError, accelerators, cones, families, maps
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily
-from fixedpoint.registry import Registry, RegistryError, accelerators, cones, families, maps
-from fixedpoint.report.bar import ProgressBar
-from fixedpoint.settings import Choice, Range
+from fixedpoint.search_space import Choice, Range
 from fixedpoint.signature import Signature
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Solution, Status, Trajectory
-from fixedpoint.solving import Truncated, solve
-from fixedpoint.training import train
+from fixedpoint.solve.front import Truncated, solve
+from fixedpoint.solve.loop import unroll
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fixedpoint import leaves
+from fixedpoint.tensors import pytrees
 
 
 class Context(NamedTuple):
@@ -30,7 +30,7 @@ def rows(context: Any) -> Any:
 
 def select_rows(context: Any, index: Tensor) -> Any:
     """The context of the instances in `index` (int64, (B',)); what is shared stays as it is."""
-    taken = leaves.transform(lambda t: t[index], rows(context))
+    taken = pytrees.transform(lambda t: t[index], rows(context))
     return context._replace(rows=taken) if isinstance(context, Context) else taken
 
 

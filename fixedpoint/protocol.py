@@ -20,11 +20,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from fixedpoint import adjoint, leaves
 from fixedpoint.context import rows
-from fixedpoint.settings import Setting
+from fixedpoint.gradients import adjoint
+from fixedpoint.search_space import Setting
 from fixedpoint.signature import Signature
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Status
+from fixedpoint.tensors import pytrees
 
 Problem = TypeVar("Problem")
 Ctx = TypeVar("Ctx")
@@ -83,7 +84,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
 
     def featurize(self, context: Ctx) -> Tensor:
         """(B, k) what a learned accelerator sees of the problem. Default: the rows, flattened."""
-        parts = [t for t in leaves.tensors(rows(context)).values() if t.is_floating_point()]
+        parts = [t for t in pytrees.tensors(rows(context)).values() if t.is_floating_point()]
         return torch.cat([t.reshape(t.shape[0], -1) for t in parts], dim=1)
 
     def retract(self, x: Tensor, context: Ctx) -> Tensor:
@@ -136,7 +137,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """Gradient of <cotangent, x*> with respect to the leaves of the problem.
 
         Solves (I - d(f o retract)/dx)^T w = cotangent, then returns (df/dproblem)^T w in the problem's own
-        structure. The default serves any map (`fixedpoint.adjoint`); a map with structure overrides it.
+        structure. The default serves any map (`fixedpoint.gradients.adjoint`); a map with structure overrides it.
 
         Warns:
             AdjointWarning: the linear system was not solved for some instances (it names them).
@@ -250,7 +251,7 @@ class ProblemFamily(ABC):
         return self.error(problem, output, residual)
 
     def peers(self) -> list[Any]:
-        """Outside solvers (`fixedpoint.evaluation.Peer`) with settings of their own, to print beside ours."""
+        """Outside solvers (`experiments.evaluation.Peer`) with settings of their own, to print beside ours."""
         return []
 
     def matched_peers(self) -> list[Any]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Assessment, Context, Evaluation, FixedPointMap, ProblemFamily, Range, Signature, Status
-from fixedpoint.settings import Setting
-from fixedpoint.solving import solved
+from fixedpoint.search_space import Setting
+from fixedpoint.solve.front import solved
 
 
 class ElasticNetProblem(NamedTuple):

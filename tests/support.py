@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 import fixedpoint as fp
-from fixedpoint import tuning
 from fixedpoint.cli import main
-from fixedpoint.tuning import Tuned
+from fixedpoint.experiments import tuning
+from fixedpoint.experiments.tuning import Tuned
 from maps.elastic_net import RandomElasticNet
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from accelerators.neural.start import NoState, Start, StartInputs
 from fixedpoint import Signature
-from fixedpoint.learned import Examples
+from fixedpoint.learning.learned import Examples
 
 
 class FittedStart(Start):

@@ -14,7 +14,7 @@ from accelerators.neural.networks import MLP, GRUCell, direction, zero
 from accelerators.neural.recurrent import Corrector, Seen, size_of
 from accelerators.neural.start import StartInputs
 from fixedpoint import Signature
-from fixedpoint.learned import Examples
+from fixedpoint.learning.learned import Examples
 
 EMBEDDING = 6
 """Numbers learned for each coordinate, to tell those apart that are not alike."""

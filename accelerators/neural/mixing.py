@@ -15,9 +15,9 @@ from torch import Tensor
 from accelerators.anderson import AndersonII, AndersonState, combine, lengths, mix
 from accelerators.neural.networks import MLP
 from fixedpoint import Evaluation, Signature
-from fixedpoint.learned import Learned, require_counts
-from fixedpoint.masks import freeze
-from fixedpoint.settings import Setting
+from fixedpoint.learning.learned import Learned, require_counts
+from fixedpoint.search_space import Setting
+from fixedpoint.tensors.masks import freeze
 
 
 class MixingState(NamedTuple):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fixedpoint import Evaluation, Signature
-from fixedpoint.learned import Learned, require_counts, require_flags
-from fixedpoint.masks import concrete, freeze, somewhere
+from fixedpoint.learning.learned import Learned, require_counts, require_flags
+from fixedpoint.tensors.masks import concrete, freeze, somewhere
 
 
 class LearnedMomentumState(NamedTuple):

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fixedpoint.masks import concrete
+from fixedpoint.tensors.masks import concrete
 
 
 class Standard(nn.Module):

@@ -21,8 +21,8 @@ from accelerators.neural.networks import GRUCell, LSTMCell, Standard, decades, d
 from accelerators.neural.start import StartNetwork
 from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
-from fixedpoint.learned import Examples, Learned, require_counts, require_flags
-from fixedpoint.masks import concrete, freeze
+from fixedpoint.learning.learned import Examples, Learned, require_counts, require_flags
+from fixedpoint.tensors.masks import concrete, freeze
 
 REACH = 5.0
 """A correction of form "scaled" is at most this many times as long as the residual."""

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from accelerators.anderson import AndersonII, AndersonState, roots, rows_times
 from accelerators.neural.networks import direction, length
 from fixedpoint import Evaluation, Signature
-from fixedpoint.learned import Examples, Learned, require_counts
-from fixedpoint.masks import concrete, finite_rows, freeze, somewhere
-from fixedpoint.settings import Setting
+from fixedpoint.learning.learned import Examples, Learned, require_counts
+from fixedpoint.search_space import Setting
+from fixedpoint.tensors.masks import concrete, finite_rows, freeze, somewhere
 
 RIDGE = 1.0
 """Ridge of a pair before training, relative to its squared length."""

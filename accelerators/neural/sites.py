@@ -20,7 +20,7 @@ from accelerators.neural.networks import MLP, GRUCell, zero
 from accelerators.neural.recurrent import Corrector, Seen
 from accelerators.neural.start import StartInputs
 from fixedpoint import Signature
-from fixedpoint.learned import Examples, require_counts
+from fixedpoint.learning.learned import Examples, require_counts
 
 
 class SiteGRU(Corrector):

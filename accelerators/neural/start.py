@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from accelerators.neural.networks import MLP, Standard
 from fixedpoint import Evaluation, Signature
-from fixedpoint.learned import Examples, Learned, require_counts, require_flags
+from fixedpoint.learning.learned import Examples, Learned, require_counts, require_flags
 
 MOST_FEATURES = 4096
 """Wider features are not looked at: with a few thousand instances a network only learns these by heart."""

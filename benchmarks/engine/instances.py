@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fixedpoint.evaluation import generator
-from fixedpoint.registry import families
+from fixedpoint.experiments.evaluation import generator
+from fixedpoint.plugins.registry import families
 from maps.scs import ConeProgram, SparseMatrix
-from maps.scs.matrix import Matrix
+from maps.scs.problem.sparse_matrix import Matrix
 
 SEED = 0
 

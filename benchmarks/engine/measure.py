@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.engine import instances, store
 from benchmarks.engine.peers import Scs
 from benchmarks.engine.solver import Job, Ours, Solver
-from fixedpoint.evaluation import Record, revision, versions
+from fixedpoint.experiments.evaluation import Record, revision, versions
 from maps.scs import ConeProgram, kkt_error
 
 FAMILIES = ("lasso", "robust-kalman", "robust-pca")

@@ -26,8 +26,8 @@ from benchmarks import layer
 from benchmarks.engine import instances, measure, store, tune
 from benchmarks.engine.solver import Ours
 from fixedpoint import Choice, files
-from fixedpoint.evaluation import revision, versions
-from fixedpoint.settings import Range, Setting
+from fixedpoint.experiments.evaluation import revision, versions
+from fixedpoint.search_space import Range, Setting
 from maps.scs import SCS, ConeProgram
 from maps.scs.cvxpy import CvxpyFamily
 

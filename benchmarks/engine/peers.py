@@ -20,7 +20,7 @@ from scipy import sparse
 from benchmarks.engine.instances import rows
 from benchmarks.engine.solver import Answer, Job, Solver
 from maps.scs import ConeProgram, kkt_error
-from maps.scs.matrix import entries
+from maps.scs.problem.sparse_matrix import entries
 
 WORKERS = 2
 MOST = 5_000

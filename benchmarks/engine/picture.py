@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.engine.store import text_of
 from fixedpoint import files
-from fixedpoint.evaluation import Record
-from fixedpoint.report.plot import COLOURS, GREYS
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report.plot import COLOURS, GREYS
 
 
 def draw(families: Sequence[Sequence[Record]], path: Path) -> None:

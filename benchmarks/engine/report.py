@@ -12,9 +12,9 @@ from rich.table import Table
 from benchmarks import floor
 from benchmarks.engine import picture, store
 from fixedpoint import files
-from fixedpoint.evaluation import Record
-from fixedpoint.report.style import plain
-from fixedpoint.report.table import WIDTH
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report.style import plain
+from fixedpoint.experiments.report.table import WIDTH
 
 PAGE = Path(__file__).parents[1] / "ENGINE.md"
 PICTURE = "milliseconds.png"

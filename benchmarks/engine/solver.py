@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint import comparison
+from fixedpoint.experiments.comparison import compare
 from maps.scs import SCS, ConeProgram, solve
 
 CONVERGED = fp.Status.CONVERGED
@@ -87,7 +87,7 @@ class Ours(Solver):
         """See `Solver.prepare`."""
         name, trained = self.settings["accelerator"], self.settings.get("trained")
         if trained:
-            accelerator = fp.load(comparison.trained_files(*trained)[name])
+            accelerator = fp.load(compare.trained_files(*trained)[name])
         else:
             accelerator = fp.accelerators.create(name, **self.settings["options"])
         return _OurJob(programs, accelerator, {"eps_abs": eps, "eps_rel": eps, **self.settings["settings"]})

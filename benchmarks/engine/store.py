@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fixedpoint.evaluation import Record, revision
+from fixedpoint.experiments.evaluation import Record, revision
 
 ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("fixedpoint", "maps", "accelerators", "benchmarks/engine")

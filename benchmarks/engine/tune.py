@@ -22,8 +22,8 @@ from benchmarks.engine import instances, measure, store
 from benchmarks.engine.peers import Scs
 from benchmarks.engine.solver import Job, Solver
 from fixedpoint import Choice, files
-from fixedpoint.evaluation import revision, versions
-from fixedpoint.settings import Range, Setting
+from fixedpoint.experiments.evaluation import revision, versions
+from fixedpoint.search_space import Range, Setting
 from maps.scs import ConeProgram
 
 TRIALS, COUNT, SEED, REPEATS = 80, 16, 0, 3

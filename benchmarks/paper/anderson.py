@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.paper.problems import SEED, PaperProblem
 from benchmarks.paper.quantities import Quantities, quantities
 from fixedpoint import accelerators
-from fixedpoint.evaluation import Record, generator
+from fixedpoint.experiments.evaluation import Record, generator
 
 MEMORIES = (5, 10, 20)
 STARTS = (0, 2, 5, 8)

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.paper.panels import headed, plain, save
 from benchmarks.paper.pictures import label
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint.evaluation import Record
-from fixedpoint.report.plot import COLOURS
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report.plot import COLOURS
 
 MARGIN = 0.35
 """Of the range of the solution's entries, above and below: what leaves it is cut off."""

@@ -12,9 +12,11 @@ import torch
 from benchmarks.paper import anderson, quantities, rows, store
 from benchmarks.paper.problems import INSTANCES, SEED, PaperProblem
 from benchmarks.paper.rows import Row
-from fixedpoint import checkpoint, leaves, unroll
-from fixedpoint.evaluation import Record, generator
+from fixedpoint import unroll
+from fixedpoint.experiments.evaluation import Record, generator
+from fixedpoint.plugins import checkpoint
 from fixedpoint.protocol import ProblemFamily
+from fixedpoint.tensors import pytrees
 
 DRAWN = (0, 1)
 """Held-out instances whose iterates are drawn."""
@@ -72,7 +74,7 @@ def run(
         return
     family = problem.bound()
     held_out = family.sample(instances, generator=generator(SEED, "test"))
-    few = leaves.take(held_out, family.map.ranks, torch.tensor(DRAWN))
+    few = pytrees.take(held_out, family.map.ranks, torch.tensor(DRAWN))
     if "solution: " in missing:
         keep({"part": "solution", "row": "", **_solution(family, few)})
     for row in planned:

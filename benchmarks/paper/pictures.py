@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.paper.panels import headed, plain, save
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint.evaluation import Record
-from fixedpoint.report.plot import COLOURS, GREYS
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report.plot import COLOURS, GREYS
 
 AXES = {
     "residual": "fixed-point residual, tau-normalised",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fixedpoint import comparison
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.plugins.registry import families
 from fixedpoint.protocol import ProblemFamily
-from fixedpoint.registry import families
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "paper"
 """A folder for each problem: `records.jsonl`, `training.jsonl` and pictures."""
@@ -42,12 +42,12 @@ class PaperProblem:
 
     def options(self) -> dict[str, Any]:
         """Constructor arguments of the family."""
-        return comparison.setting_options(self.family, self.setting)
+        return compare.setting_options(self.family, self.setting)
 
     @property
     def where(self) -> str:
         """Folder of its shipped weights: FAMILY or FAMILY.SETTING."""
-        return comparison.label(self.family, self.setting)
+        return compare.label(self.family, self.setting)
 
     @property
     def conic(self) -> bool:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint import Accelerator, Trajectory, leaves, unroll
-from fixedpoint.evaluation import QUANTILES, normalized_residual
+from fixedpoint import Accelerator, Trajectory, unroll
+from fixedpoint.experiments.evaluation import QUANTILES, normalized_residual
 from fixedpoint.protocol import ProblemFamily
-from maps.scs.families.conic import ConicFamily
-from maps.scs.kkt import kkt_terms
+from fixedpoint.tensors import pytrees
+from maps.scs.certify.kkt import kkt_terms
+from maps.scs.family import ConicFamily
 
 Quantities = dict[str, np.ndarray]
 """Name -> (T, B) after every evaluation; inf where it is not finite.
@@ -32,12 +33,12 @@ DIGITS = 6
 
 def quantities(family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: int) -> Quantities:
     """All quantities of `steps` evaluations from the accelerator's own start."""
-    batch = leaves.check(problem, family.map.ranks)
+    batch = pytrees.check(problem, family.map.ranks)
     assert batch is not None
     pieces = []
     for begin in range(0, batch, CHUNK):
         index = torch.arange(begin, min(begin + CHUNK, batch))
-        part = leaves.take(problem, family.map.ranks, index)
+        part = pytrees.take(problem, family.map.ranks, index)
         with torch.no_grad():
             path = unroll(family.map, part, accelerator, steps)
             pieces.append(_of(family, part, path))
@@ -48,7 +49,7 @@ def _of(family: ProblemFamily, problem: Any, path: Trajectory) -> Quantities:
     context = family.map.setup(problem)
     found: dict[str, list[Tensor]] = {}
     for k in range(path.x.shape[0]):
-        output = leaves.transform(lambda t, k=k: t[k], path.output)
+        output = pytrees.transform(lambda t, k=k: t[k], path.output)
         now = {
             "residual": normalized_residual(family.map, path.x[k], path.fx[k], context),
             "error": family.error(problem, output, path.residual[k]),

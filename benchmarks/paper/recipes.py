@@ -1,4 +1,4 @@
-"""What is trained, and how: exact arguments of `fixedpoint.training.train`, in stages that build on each other.
+"""What is trained, and how: exact arguments of `fixedpoint.train`, in stages that build on each other.
 
 What did not work in this metric, on robust Kalman filtering with an LSTM: the error alone from the first update on (tau
 falls to 0 and the residual becomes infinite); residual and error together at a rate of 2e-3 (tau grows until nothing is
@@ -23,7 +23,7 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments, of a first stage."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """Fields of `fixedpoint.training.Plan`."""
+    """Fields of `fixedpoint.learning.training.Plan`."""
     ships: bool = False
     """Whether its weights go to `accelerators/pretrained`."""
     still: bool = False

@@ -13,8 +13,8 @@ from benchmarks.paper import iterates, pictures, rows, store, verdicts
 from benchmarks.paper.problems import PROBLEMS, RESULTS, PaperProblem
 from benchmarks.paper.recipes import RECIPES
 from fixedpoint import files
-from fixedpoint.evaluation import Record
-from fixedpoint.report.style import plain
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report.style import plain
 
 PAGE = RESULTS.parents[1] / "PAPER.md"
 HEAD = """# The paper's experiments in its own setting

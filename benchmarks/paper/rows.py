@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from accelerators.safeguard import Safeguarded
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint import Accelerator, accelerators, checkpoint
+from fixedpoint import Accelerator, accelerators
+from fixedpoint.plugins import checkpoint
 
 PLAIN, OWN = "plain", "SCS's own AA"
 ANDERSON = {"AA-I": "anderson-1", "AA-II": "anderson-2"}

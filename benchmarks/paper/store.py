@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.store import append, cpu, read, run_name
-from fixedpoint.evaluation import Record, revision, versions
+from fixedpoint.experiments.evaluation import Record, revision, versions
 
 __all__ = ["NAME", "TRAINING", "append", "key", "known", "provenance", "read", "unfinished", "whole"]
 

@@ -19,11 +19,13 @@ from benchmarks.engine.store import ROOT
 from benchmarks.paper import rows, store
 from benchmarks.paper.problems import PaperProblem
 from benchmarks.paper.recipes import RECIPES, Recipe
-from fixedpoint import Accelerator, checkpoint, composition, files, training
-from fixedpoint.comparison import LOCAL_TRAINING
-from fixedpoint.evaluation import Record
-from fixedpoint.training import Plan
-from fixedpoint.training.run import LOG, PLAN, TRAINED
+from fixedpoint import Accelerator, files
+from fixedpoint.experiments.comparison.compare import LOCAL_TRAINING
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.learning import training
+from fixedpoint.learning.run_folder import LOG, PLAN, TRAINED
+from fixedpoint.learning.training import Plan
+from fixedpoint.plugins import checkpoint, composition
 
 SHIPPED = ROOT / "accelerators" / "pretrained"
 RUNS = ROOT / LOCAL_TRAINING / "paper"
@@ -74,7 +76,7 @@ def run_of(problem: PaperProblem, name: str) -> Path:
 
 
 def finished(run: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds the result of this very recipe; that of another one `fixedpoint.training` refuses."""
+    """Whether the folder holds the result of this very recipe; that of another one the training refuses."""
     if not (run / TRAINED).is_file():
         return False
     told = json.loads((run / PLAN).read_text())

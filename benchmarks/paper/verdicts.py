@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.paper.pictures import label, titles
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint.evaluation import Record
+from fixedpoint.experiments.evaluation import Record
 
 MEASURES = ("residual", "error")
 EVEN = 0.02

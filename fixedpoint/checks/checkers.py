@@ -7,20 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fixedpoint import leaves
-from fixedpoint.checks import (  # noqa: F401 - they register their laws
-    accelerator_basics,
-    accelerator_promises,
-    map_basics,
-    map_calculus,
-    map_gradient,
-    map_rows,
-)
-from fixedpoint.checks.accelerator_case import AcceleratorCase, accelerator_law
-from fixedpoint.checks.map_case import MapCase, map_law
+from fixedpoint.checks.accelerators.case import AcceleratorCase, accelerator_law
+from fixedpoint.checks.maps.case import MapCase, map_law
 from fixedpoint.checks.report import Report
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.signature import Signature
+from fixedpoint.tensors import pytrees
 
 MAP_CHECKS: tuple[str, ...] = tuple(map_law.names)
 """Names of the checks of `check_map`, in order."""
@@ -53,10 +45,10 @@ def check_map(
     """
     if not isinstance(map, FixedPointMap):
         raise TypeError(f"map: expected a FixedPointMap, got {map!r}")
-    batch = leaves.check(problem, map.ranks)
+    batch = pytrees.check(problem, map.ranks)
     if batch is None or batch < 3:
         raise ValueError(f"problem: expected a batch of at least 3, got {'one' if batch is None else batch}")
-    for message, bad in leaves.nonfinite(problem, map.ranks, batch).items():
+    for message, bad in pytrees.nonfinite(problem, map.ranks, batch).items():
         if bool(bad.any()):
             raise ValueError(message)
     shape = (batch, map.signature.size)

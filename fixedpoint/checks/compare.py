@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint import leaves
+from fixedpoint.tensors import pytrees
 
 
 def clone(tree: Any) -> Any:
     """A deep copy of every tensor of the tree, detached."""
-    return leaves.transform(lambda t: t.detach().clone(), tree)
+    return pytrees.transform(lambda t: t.detach().clone(), tree)
 
 
 def cast(tree: Any, dtype: torch.dtype) -> Any:
     """The tree with its floating tensors in another dtype."""
-    return leaves.transform(lambda t: t.to(dtype) if t.is_floating_point() else t, tree)
+    return pytrees.transform(lambda t: t.to(dtype) if t.is_floating_point() else t, tree)
 
 
 def changed_rows(old: Tensor, new: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 
 from fixedpoint.checks.checkers import check_map
 from fixedpoint.checks.report import CheckResult, Report
+from fixedpoint.plugins.registry import families, maps
 from fixedpoint.protocol import FixedPointMap, ProblemFamily
-from fixedpoint.registry import families, maps
 
 
 def families_of(map_name: str) -> dict[str, ProblemFamily]:

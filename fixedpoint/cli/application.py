@@ -33,12 +33,12 @@ app.add_typer(check_app, name="check")
 @app.command("list")
 def list_() -> None:
     """Show every plug-in: maps, accelerators, cones and families, what each is, takes and needs."""
-    from fixedpoint import entrypoints, registry
-    from fixedpoint.report import plugins
-    from fixedpoint.report.table import show
+    from fixedpoint.experiments.report import plugins
+    from fixedpoint.experiments.report.table import show
+    from fixedpoint.plugins import entry_points, registry
 
     for group in (registry.maps, registry.accelerators, registry.cones, registry.families):
-        show(plugins.table(group.kind, group.describe(), home=entrypoints.DISTRIBUTION))
+        show(plugins.table(group.kind, group.describe(), home=entry_points.DISTRIBUTION))
 
 
 @app.command()
@@ -60,10 +60,10 @@ def solve(
     """
     import fixedpoint as fp
     from fixedpoint import files
-    from fixedpoint.comparison import configure, settings_file
-    from fixedpoint.evaluation import generator
-    from fixedpoint.report.solutions import save, table
-    from fixedpoint.report.table import show
+    from fixedpoint.experiments.comparison.compare import configure, settings_file
+    from fixedpoint.experiments.evaluation import generator
+    from fixedpoint.experiments.report.solutions import save, table
+    from fixedpoint.experiments.report.table import show
 
     if out is not None:
         files.check_file(out)
@@ -108,7 +108,8 @@ def check_accelerator(
     name: Annotated[str, typer.Argument(help="A registered accelerator, or the file of a trained one.")],
 ) -> None:
     """Test an accelerator against the laws of its kind."""
-    from fixedpoint import checkpoint, checks, registry
+    from fixedpoint import checks
+    from fixedpoint.plugins import checkpoint, registry
 
     made = checkpoint.load(name) if name.endswith(checkpoint.SUFFIX) else registry.accelerators.create(name)
     _report([checks.check_accelerator(made, raise_on_failure=False)])
@@ -117,7 +118,7 @@ def check_accelerator(
 @check_app.command("cone")
 def check_cone(name: Annotated[str, typer.Argument(help="A registered cone.")]) -> None:
     """Test a cone's projections and their derivatives on small examples, down to the smallest counterexamples."""
-    from fixedpoint import registry
+    from fixedpoint.plugins import registry
 
     kind = registry.cones.load(name)
     examples: list[Any] = list(kind.examples()) if hasattr(kind, "examples") else []
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     What the user got wrong ends in one line that names it, not in a traceback.
     """
-    from fixedpoint.registry import RegistryError
+    from fixedpoint.plugins.registry import RegistryError
 
     try:
         code = app(args=arguments, standalone_mode=False)

@@ -38,7 +38,7 @@ def names_family(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(family: str, **options: Any) -> None:
-        from fixedpoint.userfile import in_file, traced
+        from fixedpoint.plugins.user_file import in_file, traced
 
         try:
             command(family=family, **options)

@@ -38,17 +38,18 @@ def compare(
     The error is the family's own: for cone programs the true KKT error in the original data. Every row counts
     evaluations of the same map and the milliseconds they took. Outside solvers (dim) are judged by the same referee.
     """
-    from fixedpoint import comparison, files
-    from fixedpoint.registry import families
-    from fixedpoint.report import plot, records
-    from fixedpoint.report.table import comparison as rendered
-    from fixedpoint.report.table import show
+    from fixedpoint import files
+    from fixedpoint.experiments.comparison import compare
+    from fixedpoint.experiments.report import plot, records
+    from fixedpoint.experiments.report.table import comparison as rendered
+    from fixedpoint.experiments.report.table import show
+    from fixedpoint.plugins.registry import families
 
-    folder = Path("results") / comparison.label(family, setting) if out is None else out
+    folder = Path("results") / compare.label(family, setting) if out is None else out
     files.check_folder(folder)
-    tuned = comparison.settings_file(family, settings, setting)
-    trained = comparison.trained_files(family, setting)
-    chosen = [*comparison.CLASSICAL, *trained] if accelerators is None else names(accelerators)
+    tuned = compare.settings_file(family, settings, setting)
+    trained = compare.trained_files(family, setting)
+    chosen = [*compare.CLASSICAL, *trained] if accelerators is None else names(accelerators)
     known = getattr(families.load(family), "shifts", {})  # a factory has none
     moved = list(known) if shifts == "all" else [] if shifts is None else names(shifts, "shifts")
     with bar() as shown:
@@ -57,7 +58,7 @@ def compare(
         def report(row: Any, index: int, count: int) -> None:
             shown.update(task, description=f"{row.name} ({row.variant})", completed=index, total=count)
 
-        found = comparison.compare(
+        found = compare.compare(
             family,
             chosen,
             instances=instances,
@@ -101,15 +102,17 @@ def tune(
     defaults. What is tuned already and not tuned again stays in the file. With a named setting the map is given and
     only the accelerator's own settings are chosen.
     """
-    from fixedpoint import comparison, files, tuning
-    from fixedpoint.evaluation import revision, versions
+    from fixedpoint import files
+    from fixedpoint.experiments import tuning
+    from fixedpoint.experiments.comparison import compare
+    from fixedpoint.experiments.evaluation import revision, versions
 
-    name = comparison.label(family, setting)
-    path = out or comparison.LOCAL_SETTINGS / f"{name}.json"
+    name = compare.label(family, setting)
+    path = out or compare.LOCAL_SETTINGS / f"{name}.json"
     files.check_file(path)
     if path.exists():
         tuning.load(path, name)
-    fixed = None if setting is None else comparison.setting_options(family, setting)
+    fixed = None if setting is None else compare.setting_options(family, setting)
     found: list[tuning.Tuned] = []
     for accelerator in names(accelerators):
         began = time.perf_counter()
@@ -178,10 +181,12 @@ def train(
     learning must add to. A run that was interrupted goes on when the same command is given again. The accelerator is
     trained for its validation score: evaluations to 1e-3.
     """
-    from fixedpoint import checkpoint, comparison, composition, training
+    from fixedpoint.experiments.comparison import compare
+    from fixedpoint.learning import training
+    from fixedpoint.plugins import checkpoint, composition
 
-    file = comparison.settings_file(family, settings, setting)
-    family_options, anderson = comparison.starting_point(family, setting, file)
+    file = compare.settings_file(family, settings, setting)
+    family_options, anderson = compare.starting_point(family, setting, file)
     parts, plan = _options(option or [])
     own = ("loss", "weights", "horizon", "updates", "instances", "batch", "learning_rate", "seed")
     if doubled := [name for name in own if name in plan]:
@@ -189,7 +194,7 @@ def train(
     accelerator = "+".join(composition.names(accelerator))
     if "anderson-2" in composition.names(accelerator):
         parts["anderson-2"] = {**anderson, **parts.get("anderson-2", {})}
-    folder = out or comparison.LOCAL_TRAINING / comparison.label(family, setting) / accelerator
+    folder = out or compare.LOCAL_TRAINING / compare.label(family, setting) / accelerator
     with bar() as shown:
         task = shown.add_task(f"{accelerator}: preparing", total=updates)
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maps.cones.calculus.roots import implicit_root, root_operation, unit_scale
 from maps.cones.cone import Cone
-from maps.cones.roots import implicit_root, root_operation, unit_scale
 
 FLAT = 40.0
 """Where exponents are beyond -40 the cone is {x <= 0 <= y, z >= 0} to working precision (float64)."""

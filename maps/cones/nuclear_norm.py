@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fixedpoint.masks import finite_rows, indices
+from fixedpoint.tensors.masks import finite_rows, indices
+from maps.cones.calculus.decomposed import DecomposedCone, Parts, clipped_differences
 from maps.cones.cone import Cone, positive, whole
-from maps.cones.decomposed import DecomposedCone, Parts, clipped_differences
 
 EXACT = 1e-3
 """Of the largest singular value: from here on an eigenvalue of the Gram matrix tells a singular value to 1e-12."""

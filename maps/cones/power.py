@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from maps.cones.calculus.roots import implicit_root, root_operation, unit_scale
 from maps.cones.cone import Cone
-from maps.cones.roots import implicit_root, root_operation, unit_scale
 
 SPAN = 200.0
 """Bound of the root: e^-400 is nothing."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from maps.cones.calculus.decomposed import DecomposedCone, Parts, clipped_differences
 from maps.cones.cone import Cone, whole
-from maps.cones.decomposed import DecomposedCone, Parts, clipped_differences
 
 
 class PSD(DecomposedCone):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import fixedpoint as fp
-from fixedpoint.iterate import Iteration, roll
-from fixedpoint.learned import Examples
+from fixedpoint.learning.learned import Examples
+from fixedpoint.solve.loop import Iteration, roll
 from maps.elastic_net import RandomElasticNet
 
 SIZES: dict[str, dict[str, Any]] = {

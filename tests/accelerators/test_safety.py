@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint.comparison import settings_file, starting_point
-from fixedpoint.composition import compose
-from fixedpoint.evaluation import generator
+from fixedpoint.experiments.comparison.compare import settings_file, starting_point
+from fixedpoint.experiments.evaluation import generator
+from fixedpoint.plugins.composition import compose
 
 PROBLEMS = {  # family: (instances, tolerance that plain iteration needs some dozens of evaluations for, most of them)
     "affine": (50, 1e-8, 200),

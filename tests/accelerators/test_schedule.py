@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fixedpoint as fp
 from accelerators import AndersonII, Momentum, Picard, Schedule
-from fixedpoint import leaves
+from fixedpoint.tensors import pytrees
 from maps.affine import Affine, RandomAffine
 from maps.elastic_net import RandomElasticNet
 
@@ -103,7 +103,7 @@ def test_instances_may_be_at_different_places() -> None:
     assert state.parts[0].seen[:, 0].tolist() == [1, 1, 0]
     assert state.parts[1].seen[:, 0].tolist() == [0, 0, 1]
     mapped = torch.func.vmap(lambda at, state: schedule.step(at, state))
-    batch = leaves.transform(lambda t: t[:, None], (evaluation(3), state._replace(seen=torch.tensor([0, 2, 3]))))
+    batch = pytrees.transform(lambda t: t[:, None], (evaluation(3), state._replace(seen=torch.tensor([0, 2, 3]))))
     x, stepped = mapped(*batch)
     assert (x[:, 0] - 2).mean(1).tolist() == [1, 1, 2], "and under vmap, where nobody can look"
     assert stepped.parts[0].seen[:, 0, 0].tolist() == [2, 2, 0]
@@ -211,8 +211,8 @@ def test_from_a_cold_start_the_last_part_goes_on_alone() -> None:
     x0 = torch.ones(3, 5, dtype=torch.float64)
     _, warm = schedule.init(x0, None)
     cold = schedule.cold(x0)
-    assert [(t.shape, t.dtype) for t in leaves.tensors(warm).values()] == [
-        (t.shape, t.dtype) for t in leaves.tensors(cold).values()
+    assert [(t.shape, t.dtype) for t in pytrees.tensors(warm).values()] == [
+        (t.shape, t.dtype) for t in pytrees.tensors(cold).values()
     ]
     expected = fp.unroll(family.map, problem, "anderson-2", steps=6, start=x0)
     x = x0

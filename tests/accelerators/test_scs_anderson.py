@@ -12,8 +12,9 @@ from scipy import sparse
 
 import fixedpoint as fp
 from accelerators.scs_anderson import ScsAnderson, ScsAndersonState
-from fixedpoint import Evaluation, leaves
+from fixedpoint import Evaluation
 from fixedpoint.checks import check_accelerator
+from fixedpoint.tensors import pytrees
 from maps.affine import Affine, AffineProblem, RandomAffine
 from maps.scs import SCS, ConeProgram
 from tests.maps.scs.programs import CONES, data
@@ -52,7 +53,7 @@ def of_ours(
     accelerator = ScsAnderson(**settings)
     program = ConeProgram(**found, cones=cones)
     map = SCS.of(program)
-    context = map.setup(leaves.batched(program, map.ranks))
+    context = map.setup(pytrees.batched(program, map.ranks))
     v, state = accelerator.init(map.initial(context), None)
     if (
         accelerator.interval == 1

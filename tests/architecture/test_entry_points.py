@@ -10,8 +10,8 @@ import pytest
 
 import fixedpoint as fp
 from fixedpoint.cli import main
-from fixedpoint.entrypoints import DISTRIBUTION
-from fixedpoint.registry import Registry
+from fixedpoint.plugins.entry_points import DISTRIBUTION
+from fixedpoint.plugins.registry import Registry
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
 DECLARED = {group: dict(points) for group, points in PROJECT["entry-points"].items()}

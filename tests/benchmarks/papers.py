@@ -10,7 +10,7 @@ import benchmarks.engine.store as engine_store
 from benchmarks.paper import anderson, rows, store
 from benchmarks.paper.problems import PaperProblem
 from benchmarks.paper.rows import Row
-from fixedpoint.evaluation import Record
+from fixedpoint.experiments.evaluation import Record
 
 NET = PaperProblem("elastic-net", "elastic-net", None, 8, (2, 5), "ISTA", ("x",))
 CLASSICAL = [

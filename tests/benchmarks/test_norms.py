@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.norms import ACCELERATORS, FAMILY, SETTING, missed
-from fixedpoint import tuning
-from fixedpoint.comparison import configure, settings_file
+from fixedpoint.experiments import tuning
+from fixedpoint.experiments.comparison.compare import configure, settings_file
 
 
 def test_all_targets_count_alike() -> None:

@@ -13,7 +13,7 @@ import benchmarks.engine.store as engine_store
 from benchmarks.paper import anderson, measure, quantities, report, store
 from benchmarks.paper.problems import PROBLEMS
 from fixedpoint import accelerators, families, unroll
-from fixedpoint.evaluation import Record, evaluations_to, fixed_point_residuals, generator, trace
+from fixedpoint.experiments.evaluation import Record, evaluations_to, fixed_point_residuals, generator, trace
 from tests.benchmarks.papers import CLASSICAL, NET, everything, quick
 
 __all__ = ["quick"]

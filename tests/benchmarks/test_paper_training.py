@@ -13,7 +13,7 @@ from benchmarks.paper import measure, report, rows, store, training
 from benchmarks.paper.problems import PROBLEMS
 from benchmarks.paper.recipes import RECIPES, Recipe
 from benchmarks.paper.rows import Row
-from fixedpoint.training import Plan, train
+from fixedpoint.learning.training import Plan, train
 from tests.benchmarks.papers import CLASSICAL, NET, everything, quick
 
 __all__ = ["quick"]

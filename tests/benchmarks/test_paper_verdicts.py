@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.paper import verdicts
 from benchmarks.paper.problems import PaperProblem
-from fixedpoint.evaluation import Record
+from fixedpoint.experiments.evaluation import Record
 
 
 def row(name: str, kind: str, residual: Sequence[float | None], error: Sequence[float | None]) -> Record:

@@ -9,10 +9,10 @@ from rich.console import Console
 
 import fixedpoint as fp
 from benchmarks import sizes
-from fixedpoint import comparison
-from fixedpoint.evaluation import Record
-from fixedpoint.report import records
-from fixedpoint.report.table import WIDTH
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.experiments.evaluation import Record
+from fixedpoint.experiments.report import records
+from fixedpoint.experiments.report.table import WIDTH
 
 SIZES = (6, 9)
 
@@ -26,7 +26,7 @@ def test_every_size_has_its_rows_in_the_settings_of_the_training(rows: list[Reco
     assert [(row["variables"], row["accelerator"]) for row in rows] == [
         (size, name) for size in SIZES for name in ("picard", "anderson-2", sizes.TRAINED)
     ]
-    trained = fp.load(comparison.trained_files(sizes.FAMILY)[sizes.TRAINED])
+    trained = fp.load(compare.trained_files(sizes.FAMILY)[sizes.TRAINED])
     assert trained.provenance is not None
     for row in rows:
         told = dict(row["settings"]["family"])
@@ -51,7 +51,7 @@ def test_the_table_is_made_from_records_alone(rows: list[Record], tmp_path: Path
 
 
 def test_the_shipped_weights_are_size_free_and_tiny() -> None:
-    path = comparison.trained_files(sizes.FAMILY)[sizes.TRAINED]
+    path = compare.trained_files(sizes.FAMILY)[sizes.TRAINED]
     assert path.stat().st_size < 50_000
     served = fp.load(path).bind(
         fp.families.create(sizes.FAMILY, variables=9, samples=18, **_options(path)).map.signature

@@ -10,7 +10,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint import checkpoint, files
+from fixedpoint import files
+from fixedpoint.plugins import checkpoint
 from tests.checks.learned import SIGNATURE
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import fixedpoint as fp
 from fixedpoint.checks.specimen import Specimen
-from fixedpoint.learned import Calibrated, Examples, Learned
+from fixedpoint.learning.learned import Calibrated, Examples, Learned
 
 Kind = TypeVar("Kind", bound=fp.Accelerator)
 

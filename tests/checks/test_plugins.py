@@ -1,7 +1,7 @@
 import pytest
 
 from fixedpoint.checks import MAP_CHECKS, check_registered_map, families_of
-from fixedpoint.registry import RegistryError, families, maps
+from fixedpoint.plugins.registry import RegistryError, families, maps
 from maps.affine import RandomAffine
 
 pytestmark = pytest.mark.filterwarnings("ignore:family:UserWarning")  # of another plug-in that does not load

@@ -14,7 +14,7 @@ import typer
 
 import fixedpoint as fp
 from fixedpoint.cli.application import app
-from fixedpoint.report.table import WIDTH
+from fixedpoint.experiments.report.table import WIDTH
 from tests import distributions
 from tests.cli.conftest import Command
 

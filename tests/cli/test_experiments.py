@@ -13,11 +13,11 @@ import torch
 from matplotlib.figure import Figure
 
 import fixedpoint as fp
-from fixedpoint import tuning
-from fixedpoint.evaluation import generator
-from fixedpoint.report.table import WIDTH
-from fixedpoint.training import TRAINED
-from fixedpoint.training.trainer import Trainer
+from fixedpoint.experiments import tuning
+from fixedpoint.experiments.evaluation import generator
+from fixedpoint.experiments.report.table import WIDTH
+from fixedpoint.learning.trainer import Trainer
+from fixedpoint.learning.training import TRAINED
 from maps.elastic_net import RandomElasticNet
 from tests import support
 from tests.cli.conftest import Command

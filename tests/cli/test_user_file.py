@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fixedpoint as fp
-from fixedpoint.registry import RegistryError
+from fixedpoint.plugins.registry import RegistryError
 from tests.cli.conftest import Command
 
 SOURCE = '''

@@ -9,10 +9,10 @@ import torch
 
 import accelerators
 import fixedpoint as fp
-from fixedpoint import checkpoint
 from fixedpoint.checks import check_accelerator
-from fixedpoint.comparison import configure, trained_files
-from fixedpoint.evaluation import generator
+from fixedpoint.experiments.comparison.compare import configure, trained_files
+from fixedpoint.experiments.evaluation import generator
+from fixedpoint.plugins import checkpoint
 
 FOLDER = Path(accelerators.__file__).parent / "pretrained"
 SHIPPED = sorted(FOLDER.rglob("*.safetensors"))

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint import leaves
 from fixedpoint.checks import check_accelerator, check_map, families_of
-from fixedpoint.learned import Learned
+from fixedpoint.learning.learned import Learned
+from fixedpoint.tensors import pytrees
 from tests.checks.learned import SIGNATURE, random_weights
 
 BATCH = 4
@@ -32,7 +32,7 @@ def test_a_family_draws_with_its_generator_alone(name):
     family = fp.families.load(name)()
     before = torch.get_rng_state()
     first, again, other = (
-        leaves.tensors(family.sample(BATCH, generator=torch.Generator().manual_seed(seed))) for seed in (0, 0, 1)
+        pytrees.tensors(family.sample(BATCH, generator=torch.Generator().manual_seed(seed))) for seed in (0, 0, 1)
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -76,9 +76,9 @@ def test_the_start_of_an_instance_is_its_own_affair(name):
     draw = torch.Generator().manual_seed(0)
     sizes = (SIGNATURE.size, SIGNATURE.features, SIGNATURE.size)
     given = [torch.randn(BATCH, k, generator=draw, dtype=torch.float64).exp() for k in sizes]
-    before = leaves.tensors(accelerator.init(*given))
+    before = pytrees.tensors(accelerator.init(*given))
     assert all(len(t) == BATCH for t in before.values())
     for value in (0.0, 1e3, 1e200, torch.nan):
         spoilt = [t.index_fill(0, torch.tensor([0]), value) for t in given]
-        after = leaves.tensors(accelerator.init(*spoilt))
+        after = pytrees.tensors(accelerator.init(*spoilt))
         assert {n for n, t in before.items() if not torch.equal(t[1:], after[n][1:])} == set(), f"row 0 set to {value}"

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint import leaves
+from fixedpoint.tensors import pytrees
 
 NAMES = fp.families.names()
 
 
 def drawn(family: fp.ProblemFamily, seed: int = 0) -> dict[str, torch.Tensor]:
-    return leaves.tensors(family.sample(3, generator=torch.Generator().manual_seed(seed)))
+    return pytrees.tensors(family.sample(3, generator=torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize("name", NAMES)

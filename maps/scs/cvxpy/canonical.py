@@ -22,8 +22,8 @@ from maps.cones import ConeSpec
 from maps.scs.cvxpy.leaves import by_columns, expansion, reduction
 from maps.scs.cvxpy.linear_map import LinearMap
 from maps.scs.cvxpy.recovery import Recovery
-from maps.scs.matrix import Pattern, SparseMatrix
-from maps.scs.program import ConeProgram
+from maps.scs.problem.program import ConeProgram
+from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix
 
 
 @dataclass(frozen=True, eq=False)

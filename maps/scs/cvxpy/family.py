@@ -11,18 +11,18 @@ import cvxpy as cp
 import torch
 
 from fixedpoint import Accelerator, Choice
-from fixedpoint.masks import freeze
-from fixedpoint.settings import Setting
-from fixedpoint.solving import Gradient
+from fixedpoint.search_space import Setting
+from fixedpoint.solve.front import Gradient
+from fixedpoint.tensors.masks import freeze
 from maps.scs.cvxpy import problems
 from maps.scs.cvxpy.canonical import Canonical
 from maps.scs.cvxpy.solution import CvxpySolution, recovered
 from maps.scs.cvxpy.solver import DEFAULTS
 from maps.scs.cvxpy.values import Given, OnInvalid, read
-from maps.scs.families.conic import ConicFamily
-from maps.scs.front import ConicSolution, solve
-from maps.scs.map import SCS
-from maps.scs.program import ConeProgram
+from maps.scs.family import ConicFamily
+from maps.scs.iteration.map import SCS
+from maps.scs.problem.program import ConeProgram
+from maps.scs.solve import ConicSolution, solve
 
 Sampler = Callable[[int, torch.Generator], Sequence[Any]]
 

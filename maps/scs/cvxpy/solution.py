@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Status
-from fixedpoint.masks import freeze
+from fixedpoint.tensors.masks import freeze
 from maps.scs.cvxpy.recovery import Dual, Recovery
-from maps.scs.front import ConicSolution
+from maps.scs.solve import ConicSolution
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from cvxpy.reductions.solvers.conic_solvers.scs_conif import SCS as ScsInterface
 from scipy import sparse
 
 from fixedpoint import Accelerator, Status
-from fixedpoint.composition import describe
-from fixedpoint.registry import RegistryError
+from fixedpoint.plugins.composition import describe
+from fixedpoint.plugins.registry import RegistryError
 from fixedpoint.solution import Progress
-from maps.scs.front import ConicSolution, solve
-from maps.scs.program import ConeProgram
+from maps.scs.problem.program import ConeProgram
+from maps.scs.solve import ConicSolution, solve
 
 SETTINGS = frozenset(
     {name for name, p in inspect.signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY}

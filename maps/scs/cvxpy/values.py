@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.masks import concrete
+from fixedpoint.tensors.masks import concrete
 from maps.scs.cvxpy.leaves import SYMMETRIC, places
 
 TOLERANCE = 1e-10

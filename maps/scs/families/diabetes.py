@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from maps.scs.families.conic import ConicFamily
-from maps.scs.map import SCS
-from maps.scs.program import ConeProgram
+from maps.scs.family import ConicFamily
+from maps.scs.iteration.map import SCS
+from maps.scs.problem.program import ConeProgram
 
 
 class DiabetesLasso(ConicFamily):

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from fixedpoint import Choice
-from fixedpoint.learned import require_counts
-from fixedpoint.settings import Setting
-from maps.scs.families.conic import PAPER, ConicFamily
-from maps.scs.map import SCS
-from maps.scs.program import ConeProgram
+from fixedpoint.learning.learned import require_counts
+from fixedpoint.search_space import Setting
+from maps.scs.family import PAPER, ConicFamily
+from maps.scs.iteration.map import SCS
+from maps.scs.problem.program import ConeProgram
 
 if TYPE_CHECKING:
     from maps.scs.cvxpy.canonical import Canonical

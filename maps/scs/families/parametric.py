@@ -10,10 +10,10 @@ from scipy import sparse
 from torch import Tensor
 
 from fixedpoint import Choice
-from fixedpoint.settings import Setting
-from maps.scs.families.conic import ConicFamily
-from maps.scs.map import SCS
-from maps.scs.program import ConeProgram
+from fixedpoint.search_space import Setting
+from maps.scs.family import ConicFamily
+from maps.scs.iteration.map import SCS
+from maps.scs.problem.program import ConeProgram
 
 
 class Parametric(NamedTuple):

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Choice
-from fixedpoint.settings import Setting
-from maps.scs.families.conic import PAPER
+from fixedpoint.search_space import Setting
 from maps.scs.families.parametric import Parametric, ParametricFamily
-from maps.scs.program import ConeProgram
+from maps.scs.family import PAPER
+from maps.scs.problem.program import ConeProgram
 
 STEPS = 50
 """T."""
@@ -37,7 +37,7 @@ class RobustKalman(ParametricFamily):
     """Tracks of a vehicle that starts at rest, with forces and measurement errors ~ N(0, 1) and a fifth of outliers.
 
     The setting "paper" is the neural-acceleration paper's: conic form in the metric of SCS 2; "metric" has the state of
-    the inequalities alone, and its tuned settings a learned metric of these (`maps.scs.metric`).
+    the inequalities alone, and its tuned settings a learned metric of these (`maps.scs.learn_metric`).
 
     Args:
         form: "quadratic" (the squares in P; n = 604, m = 600) or "conic" (in second-order cones; n = 655, m = 852, the

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.evaluation import Peer, PeerPoint
-from fixedpoint.settings import Setting
-from maps.scs.families.conic import PAPER
+from fixedpoint.experiments.evaluation import Peer, PeerPoint
+from fixedpoint.search_space import Setting
 from maps.scs.families.parametric import Parametric, ParametricFamily
-from maps.scs.peer import ScsWheel
-from maps.scs.program import ConeProgram
-from maps.scs.state import ConicPoint
+from maps.scs.family import PAPER
+from maps.scs.iteration.state import ConicPoint
+from maps.scs.problem.program import ConeProgram
+from maps.scs.scs_package import ScsWheel
 
 ROWS, COLUMNS = 30, 3
 ENTRIES = ROWS * COLUMNS

@@ -6,9 +6,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from maps.scs.linear_systems import condensed, conjugate_gradients, dense, sparse
+from maps.scs.linear_systems import conjugate_gradients, dense, sparse
+from maps.scs.linear_systems.condensed import factor as condensed
 from maps.scs.linear_systems.dense import FactorizationError
-from maps.scs.matrix import Matrix, Pattern, SparseMatrix
+from maps.scs.problem.sparse_matrix import Matrix, Pattern, SparseMatrix
 
 KINDS = ("auto", "dense", "condensed", "sparse", "cg")
 """What `SCS(linear_solver=...)` takes."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maps.scs.linear_systems.constant import apply
-from maps.scs.matrix import Pattern, SparseMatrix, times, transposed_times
+from maps.scs.linear_systems.kkt import apply
+from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix, times, transposed_times
 
 TOLERANCE = 1e-13
 """Residual, relative to the right-hand side, at which an instance stops (1e-6 in float32); the refinement that follows

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint.masks import concrete
-from maps.scs.matrix import times
+from fixedpoint.tensors.masks import concrete
+from maps.scs.problem.sparse_matrix import times
 
 
 class FactorizationError(ArithmeticError):

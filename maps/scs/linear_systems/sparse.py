@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.masks import constant
-from maps.scs.linear_systems.constant import apply, host, kkt_product, mapped_first
+from fixedpoint.tensors.masks import constant
 from maps.scs.linear_systems.dense import FactorizationError
-from maps.scs.matrix import Pattern, SparseMatrix
+from maps.scs.linear_systems.kkt import apply, host, kkt_product, mapped_first
+from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix
 
 EXACT = 1e-12
 """Error of the known solution up to which a factor needs no refinement."""

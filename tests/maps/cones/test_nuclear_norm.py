@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maps.cones import NuclearNorm
-from maps.cones.decomposed import DecomposedCone
+from maps.cones.calculus.decomposed import DecomposedCone
 
 SIZES = [(30, 3), (3, 30), (4, 4), (1, 1), (2, 5)]
 

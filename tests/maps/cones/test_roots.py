@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import hessian, vmap
 
-from maps.cones.roots import implicit_root, root_operation
+from maps.cones.calculus.roots import implicit_root, root_operation
 
 
 def cubic(root: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint import leaves
 from fixedpoint.checks import check_map
+from fixedpoint.tensors import pytrees
 from maps.graphs import (
     PageRank,
     PageRankProblem,
@@ -131,7 +131,7 @@ def test_shared_graphs() -> None:
 
 def test_features() -> None:
     problem = pagerank_problem(web(), {"c": 2, "d": 6})
-    batch = leaves.batched(problem, PageRank.ranks)
+    batch = pytrees.batched(problem, PageRank.ranks)
     v, d, linked, reached = PageRank(6).featurize(PageRank(6).setup(batch))[0].split([6, 1, 6, 6])
     P = batch.adjacency[0] / batch.adjacency[0].sum(1, keepdim=True)
     P = P.nan_to_num(0.0)
@@ -140,7 +140,7 @@ def test_features() -> None:
     assert float(d) == 0.85
     assert torch.allclose(linked, P.sum(0))
     assert torch.allclose(reached, v @ P)
-    moves = leaves.batched(value_problem(nx.path_graph(3), {0: 1.0, 2: 3.0}, 0.5, 0.25), ValueIteration.ranks)
+    moves = pytrees.batched(value_problem(nx.path_graph(3), {0: 1.0, 2: 3.0}, 0.5, 0.25), ValueIteration.ranks)
     features = ValueIteration(3).featurize(ValueIteration(3).setup(moves))
     assert features.tolist() == [[1, 0, 3, 0.5, 0.25, 0, 2, 0]]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint.evaluation import generator
+from fixedpoint.experiments.evaluation import generator
 from maps.scs import ConeProgram, SparseMatrix, linear_systems, solve
 from maps.scs.families.robust_kalman import RobustKalman
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import fixedpoint as fp
-from fixedpoint import checkpoint, comparison, tuning
 from fixedpoint.checks import check_map
-from fixedpoint.evaluation import generator
+from fixedpoint.experiments import tuning
+from fixedpoint.experiments.comparison import compare
+from fixedpoint.experiments.evaluation import generator
+from fixedpoint.plugins import checkpoint
 from fixedpoint.protocol import ProblemFamily
 from maps.scs.cvxpy import CvxpyFamily
 
@@ -79,8 +81,8 @@ def test_tuning_and_comparing_an_object(tmp_path: Path, monkeypatch: pytest.Monk
     found = tuning.tune(family, "anderson-2", instances=3, steps=30, trials=12)
     assert found.family.keys() == family.tunable.keys()
     file = tmp_path / "settings.json"
-    tuning.save(file, comparison.label(family, None), {"anderson-2": found}, {})
-    records = comparison.compare(family, ["anderson-2"], instances=3, steps=40, settings=file)
+    tuning.save(file, compare.label(family, None), {"anderson-2": found}, {})
+    records = compare.compare(family, ["anderson-2"], instances=3, steps=40, settings=file)
     ours = {row["variant"]: row for row in records if not row["peer"]}
     assert ours.keys() == {"default", "tuned"}
     assert {row["family"] for row in records} == {"CvxpyFamily"}
@@ -95,17 +97,17 @@ def test_training_and_comparing_an_object(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     family = made(scale=2.0)
     plan = {"updates": 2, "instances": 8, "batch": 4, "validation": 4, "horizon": 4, "evaluations": 8}
-    folder = comparison.LOCAL_TRAINING / comparison.label(family, None) / "warm-start+anderson-2"
+    folder = compare.LOCAL_TRAINING / compare.label(family, None) / "warm-start+anderson-2"
     trained = fp.train(family, "warm-start+anderson-2", out=folder, **plan)
     assert trained.signature is not None
     assert trained.signature.hash == family.map.signature.hash
     assert checkpoint.load(folder / "trained.safetensors").provenance == trained.provenance
-    records = comparison.compare(family, ["warm-start+anderson-2", "mean-start+anderson-2"], instances=2, steps=8)
+    records = compare.compare(family, ["warm-start+anderson-2", "mean-start+anderson-2"], instances=2, steps=8)
     rows = {row["accelerator"]: row for row in records if not row["peer"]}
     assert rows["warm-start+anderson-2"]["training"]["updates"] == 2
     assert rows["mean-start+anderson-2"]["variant"] == "trained", "fitted on the spot"
     with pytest.raises(ValueError, match="scale"):
-        comparison.configure(made(scale=3.0), "warm-start+anderson-2", None)
+        compare.configure(made(scale=3.0), "warm-start+anderson-2", None)
 
 
 def test_a_family_object_without_a_way_to_remake_it_has_no_settings_to_tune() -> None:
@@ -119,6 +121,6 @@ def test_a_family_object_without_a_way_to_remake_it_has_no_settings_to_tune() ->
     assert fp.families.create(fixed) is fixed
     with pytest.raises(TypeError, match=r"this Fixed object has no `remade\(\*\*options\)` to set scale with"):
         fp.families.create(fixed, scale=2.0)
-    records = comparison.compare(fixed, ["picard"], instances=2, steps=5)
+    records = compare.compare(fixed, ["picard"], instances=2, steps=5)
     assert [row["family"] for row in records] == ["Fixed"]
     assert fixed.sample(2, generator=generator(0, "test")).batch == 2

@@ -1,0 +1,1 @@
+"""Measuring: the protocol of comparison, tuning, comparisons, and how they are shown."""

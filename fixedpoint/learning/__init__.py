@@ -1,0 +1,1 @@
+"""Learned accelerators: their base, what they are trained for, the training itself."""

@@ -1,0 +1,104 @@
+"""The front door: `solve`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fixedpoint.context import Reuse
+from fixedpoint.protocol import Accelerator, FixedPointMap
+from fixedpoint.solution import Solution
+from fixedpoint.solve.batch import Gradient, Truncated, solve_rows
+from fixedpoint.solve.loop import Callback, Run
+from fixedpoint.tensors import pytrees
+
+__all__ = ["Gradient", "Truncated", "solve", "solved"]
+
+
+def solve(
+    map: FixedPointMap,
+    problem: Any,
+    accelerator: Accelerator | str | None = None,
+    *,
+    tolerance: float = 1e-6,
+    max_evaluations: int = 1000,
+    start: Any = None,
+    callback: Callback | None = None,
+    gradient: Gradient = None,
+    on_invalid: Literal["raise", "mark"] = "raise",
+    chunk: int | Literal["auto"] | None = None,
+    workers: int = 1,
+    reuse: Reuse | None = None,
+) -> Solution:
+    """Solve a batch of fixed-point problems (or a single one), each to its own stopping point.
+
+    Args:
+        map: the map f.
+        problem: a batch of its problems, or one (then the solution has no batch axis; a map that declares no
+            `ranks` takes batches only).
+        accelerator: an `Accelerator`, a registered name such as "anderson-2", or None for the plain iteration.
+        tolerance: an instance converges when the map's residual is at most this; 0 uses the whole budget.
+        max_evaluations: most evaluations of the map per instance.
+        start: (B, n) first point instead of the map's cold start, in the problem's dtype; or an `output` of an earlier
+            solve, for maps that can `resume` from one.
+        callback: called with a `Progress` after every check (every evaluation, unless the map checks less often); a
+            true return value stops the solve.
+        gradient: None for none; "implicit" (implicit function theorem, exact at the solution, memory of one
+            evaluation); "unroll" (through every step; ill-conditioned through Anderson acceleration near the
+            solution, where its least squares is nearly singular); `Truncated(k)` (through k plain steps at the
+            solution).
+        on_invalid: what to do with instances whose data cannot be used: "raise" an error that names them, or
+            "mark" them INVALID and solve the rest.
+        chunk: most instances that are worked on at once; None for all, "auto" for as many as a cache holds (all, where
+            there is a callback). Chunks are solved one after the other, and what the batch shares is set up once. With
+            a number, `callback` is called when a chunk is done.
+        workers: processes that solve chunks side by side, forked for the call; without derivatives only. Best with one
+            thread in each (OMP_NUM_THREADS=1).
+        reuse: keeps factors of what the problems of several solves share, see `Reuse`.
+
+    Returns:
+        A `Solution`. What one instance does is in its status; it never raises.
+
+    Raises:
+        ValueError: bad structure, options or data (the message names the argument).
+        TypeError: mixed dtypes, wrong kinds.
+        MemoryError: the batch does not fit; says which chunk does.
+
+    Composes with torch.func (grad, jacrev, vmap). Inside vmap the mapped axis joins the batch, except for
+    gradient="unroll", which there runs the whole budget.
+    """
+    found, batch = solve_rows(
+        _solution,
+        map,
+        problem,
+        accelerator,
+        tolerance=tolerance,
+        max_evaluations=max_evaluations,
+        start=start,
+        callback=callback,
+        gradient=gradient,
+        on_invalid=on_invalid,
+        chunk=chunk,
+        workers=workers,
+        reuse=reuse,
+    )
+    return Solution(**(found if batch is not None else pytrees.first(found)))
+
+
+def _solution(rows: slice, problem: Any, found: Run) -> dict[str, Any]:
+    return found._asdict()
+
+
+def solved(map: FixedPointMap, problem: Any, tolerance: float = 1e-9) -> Tensor:
+    """(B, n) the fixed points of a batch to a tight tolerance, as solutions to learn from.
+
+    Raises:
+        ArithmeticError: an instance was not solved; the message names it.
+    """
+    solution = solve(map, problem, "safeguarded", tolerance=tolerance, max_evaluations=100_000)
+    if not bool(solution.converged.all()):
+        row = int((~solution.converged).to(torch.int8).argmax())
+        raise ArithmeticError(f"solutions: instance {row} ended {solution.statuses[row].name} short of {tolerance:g}")
+    return solution.x

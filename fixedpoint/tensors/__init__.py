@@ -1,0 +1,1 @@
+"""Pytrees of batch-first tensors, and masks over their rows."""

@@ -1,0 +1,1 @@
+"""What projections are made of where plain torch does not differentiate rightly."""

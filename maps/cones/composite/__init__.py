@@ -1,0 +1,1 @@
+"""Products of cones, and the rows that a user names them by."""

@@ -1,0 +1,1 @@
+"""The implicit derivative of a cone program."""

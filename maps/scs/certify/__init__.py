@@ -1,0 +1,1 @@
+"""What may be claimed of a point, computed from the original data."""

@@ -1,0 +1,92 @@
+"""What passes between the methods of the SCS map: points, by-products, the prepared batch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maps.scs.iteration.adaptive_scale import ScaleHistory
+from maps.scs.iteration.equilibration import Data, Scaling
+from maps.scs.iteration.residuals import Units, Weights
+from maps.scs.linear_systems import LinearSystem
+
+
+class ConicPoint(NamedTuple):
+    """A primal-dual point of a cone program, in its original units."""
+
+    x: Tensor
+    """(B, n)"""
+    y: Tensor
+    """(B, m) in K*"""
+    s: Tensor
+    """(B, m) in K"""
+
+
+class Inner(NamedTuple):
+    """By-products of a step, from which x, y, s and tau are read at checks alone."""
+
+    v: Tensor
+    """(B, l) the state; l is n + m + 1, or less where the map eliminates."""
+    half: Tensor
+    """(B, l) u~ - v."""
+    tail: Tensor
+    """(B, k) the last k coordinates of u, the projection of z = 2 u~ - v; the others are those of z."""
+
+    @property
+    def u(self) -> Tensor:
+        """(B, l) (x, y, tau)."""
+        free = self.v.shape[1] - self.tail.shape[1]
+        return torch.cat([torch.add(self.v[:, :free], self.half[:, :free], alpha=2), self.tail], 1)
+
+    @property
+    def last(self) -> Tensor:
+        """(B, 1) tau."""
+        return self.tail[:, -1:]
+
+    def slack(self, R: Tensor) -> Tensor:
+        """(B, l) R (u - z) = (0, s, kappa)."""
+        free = self.v.shape[1] - self.tail.shape[1]
+        z = torch.add(self.v[:, free:], self.half[:, free:], alpha=2)
+        return torch.cat([torch.zeros_like(self.v[:, :free]), R[..., free:] * (self.tail - z)], 1)
+
+
+class Rows(NamedTuple):
+    """What belongs to single instances; None where the batch shares it or there is none."""
+
+    data: Data
+    """Scaled; A and P are placeholders without entries here when the batch shares them."""
+    scaling: Scaling
+    units: Units
+    system: LinearSystem | None
+    among: Any
+    """Solves for the inequalities alone, where the map eliminates: see `condensed.Among`."""
+    g: Tensor
+    """(B, n + m) K^{-1} (c, -b)."""
+    weighted: Tensor
+    """(B, l - 1) R g, of the coordinates that the state has."""
+    curvature: Tensor
+    """(B, 1) tau_factor + g'R g."""
+    R: Tensor | None
+    """(B, n + m + 1)"""
+    bounds: Tensor | None
+    """(B, 2, k) of the box, scaled."""
+    weights: Weights
+    history: ScaleHistory | None
+
+
+class Shared(NamedTuple):
+    """What the whole batch uses; None where every instance has its own."""
+
+    solver: str
+    """The kind of linear system."""
+    A: Any = None
+    P: Any = None
+    system: LinearSystem | None = None
+    R: Tensor | None = None
+    """(n + m + 1,)"""
+    response: Any = None
+    """`eliminated.Response`, where the map eliminates."""
+    stamp: tuple[Any, ...] | None = None
+    """Of the A and P that this was made from, for `setup_from`."""

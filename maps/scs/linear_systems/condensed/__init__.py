@@ -1,0 +1,1 @@
+"""K by static condensation: in which order, and how."""
