@@ -270,7 +270,7 @@ def versions(packages: Sequence[str] = ("fixedpoint-acceleration", "torch", "num
 
 def revision() -> str | None:
     """The git revision of the source, "+" if it has changes; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

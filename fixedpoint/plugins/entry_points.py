@@ -85,7 +85,7 @@ def shadow(point: EntryPoint) -> str | None:
         return None
     places = [Path(p).resolve() for p in spec.submodule_search_locations or [spec.origin or ""]]
     if point.dist.name == DISTRIBUTION:
-        homes = {Path(__file__).resolve().parent.parent / package}
+        homes = {Path(__file__).resolve().parents[2] / package}
     else:  # the file list of an editable distribution does not tell
         owned = [f.parts[0] for f in point.dist.files or [] if f.parts[0] in (package, f"{package}.py")]
         homes = {Path(str(point.dist.locate_file(part))).resolve() for part in owned}
