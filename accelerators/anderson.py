@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Accelerator, Evaluation, Range
-from fixedpoint.search_space import Setting
-from fixedpoint.tensors.masks import finite_rows, freeze, somewhere
+from fixedpoint.search_space import SearchSpace
+from fixedpoint.tensors.masks import any_row, finite_rows, where_rows
 
 
 class AndersonState(NamedTuple):
@@ -61,8 +61,8 @@ class Anderson(Accelerator):
     """
 
     uses_features = False
-    observant: ClassVar[bool] = True
-    tunable: ClassVar[Mapping[str, Setting]] = {
+    learns_from_others: ClassVar[bool] = True
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {
         "memory": Range(3, 25, integer=True),
         "start": Range(0, 8, integer=True),
     }
@@ -88,9 +88,9 @@ class Anderson(Accelerator):
         _require("norm", norm in ("map", "euclidean"), '"map" or "euclidean"', norm)
         self.memory, self.regularization, self.relaxation = memory, regularization, relaxation
         self.interval, self.start, self.norm = interval, start, norm
-        self.laws = frozenset({"scale-invariant", "rotation-invariant"})
+        self.promises = frozenset({"scale-invariant", "rotation-invariant"})
         if (relaxation, interval, start) == (1, 1, 0):
-            self.laws |= {"finite-termination"}
+            self.promises |= {"finite-termination"}
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, AndersonState]:
         """Start at x0 with an empty history."""
@@ -117,7 +117,7 @@ class Anderson(Accelerator):
         """(B, n) the next point from a history that `record` has brought up to date; see `mix`."""
         mixed = mix(at, state, self.weights(at.residual, state), relaxation)
         usable = (state.seen % self.interval == 0) & finite_rows(mixed)
-        return freeze(usable, mixed, at.fx) if somewhere(~usable) else mixed
+        return where_rows(usable, mixed, at.fx) if any_row(~usable) else mixed
 
     def slot(self, seen: Tensor) -> Tensor:
         """(B,) where in the ring the next difference goes after so many evaluations (from `start` + 1 on)."""
@@ -127,8 +127,8 @@ class Anderson(Accelerator):
         """The state with the difference to the last evaluation in the ring's next slot."""
         new_x, new_r = at.x - state.x, at.residual - state.residual
         early = state.seen <= self.start  # there is no pair yet: its slot stays zero
-        if somewhere(early):
-            new_x, new_r = (freeze(early, torch.zeros_like(new), new) for new in (new_x, new_r))
+        if any_row(early):
+            new_x, new_r = (where_rows(early, torch.zeros_like(new), new) for new in (new_x, new_r))
         slot = self.slot(state.seen)
         place = torch.arange(len(slot), device=slot.device), slot  # a third of what `where` costs
         df, dr = state.df.index_put(place, new_x + new_r), state.dr.index_put(place, new_r)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accelerators.picard import PicardState
 from fixedpoint import Accelerator, Evaluation, Range, Signature
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 
 
 class Relaxed(Accelerator):
@@ -26,7 +26,7 @@ class Relaxed(Accelerator):
     """
 
     uses_features = False
-    tunable: ClassVar[Mapping[str, Setting]] = {"relaxation": Range(0.7, 1.3)}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {"relaxation": Range(0.7, 1.3)}
 
     def __init__(self, relaxation: float = 1.1) -> None:
         if not 0 < relaxation < 2:

@@ -8,7 +8,7 @@ point and takes plain steps until it has earned the next trial. So an accelerato
 allowance + share * (improving evaluations), and the instance converges wherever the plain map does.
 
 The gate. A learned start or step can do harm that no later residual shows: a bad start far along a slow direction is
-plain progress from then on. So while an accelerator's learned parts have their say (`Accelerator.trial`), every
+plain progress from then on. So while an accelerator's learned parts have their say (`Accelerator.learned_steps`), every
 residual must be about what it was in training, in itself and relative to the first one; where it is not, the instance
 goes back to its cold start and on from there as if nothing had been learned. What is usual is measured by `calibrate`
 after training and kept with the weights; on a map of another size, where a size-free accelerator may be at work, only
@@ -32,9 +32,9 @@ from accelerators.anderson import AndersonII
 from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
 from fixedpoint.learning.learned import rebuilt
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import concrete, finite_rows, freeze, somewhere
+from fixedpoint.tensors.masks import any_row, finite_rows, is_readable, where_rows
 
 MARGIN, PATIENCE = 1.5, 1.1
 """How far above the largest residual of the calibration one may be at first, and by how much farther with every
@@ -47,7 +47,7 @@ class SafeguardState(NamedTuple):
     """The account of each instance, beside the inner accelerator's state."""
 
     inner: Any
-    cold: Tensor
+    cold_start: Tensor
     """(B, n) the cold start; f there once it was evaluated."""
     start: Tensor
     """(B, n) the inner start."""
@@ -85,7 +85,7 @@ class Safeguarded(nn.Module, Accelerator):
         ValueError: an argument outside its range; TypeError: `inner` is no accelerator.
     """
 
-    tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable  # of the default inner accelerator
+    tunable: ClassVar[Mapping[str, SearchSpace]] = AndersonII.tunable  # of the default inner accelerator
     usual: Tensor
     """(2, trial + 1) the largest residual norms of the calibration, evaluation by evaluation, and the largest relative
     to the instance's first; negative before it."""
@@ -115,10 +115,10 @@ class Safeguarded(nn.Module, Accelerator):
         super().__init__()
         self.inner, self.allowance, self.share, self.growth = inner, allowance, share, growth
         self.signature, self.uses_features = inner.signature, inner.uses_features
-        self.trial = inner.trial
-        self.laws = frozenset({"safeguarded"}) | inner.laws & {"scale-invariant", "rotation-invariant"}
-        if inner.trial is not None:
-            self.register_buffer("usual", torch.full((2, inner.trial + 1), -1.0, dtype=torch.float64))
+        self.learned_steps = inner.learned_steps
+        self.promises = frozenset({"safeguarded"}) | inner.promises & {"scale-invariant", "rotation-invariant"}
+        if inner.learned_steps is not None:
+            self.register_buffer("usual", torch.full((2, inner.learned_steps + 1), -1.0, dtype=torch.float64))
         self.eval()
 
     def bind(self, signature: Signature) -> Accelerator:
@@ -128,8 +128,8 @@ class Safeguarded(nn.Module, Accelerator):
 
     def calibrate(self, sizes: Tensor) -> None:
         """Take note of what is usual: residual norms (T, N) of N instances, evaluation by evaluation, T > trial."""
-        if self.inner.trial is not None:
-            sizes = sizes[: self.inner.trial + 1].nan_to_num(posinf=torch.finfo(sizes.dtype).max ** 0.5)
+        if self.inner.learned_steps is not None:
+            sizes = sizes[: self.inner.learned_steps + 1].nan_to_num(posinf=torch.finfo(sizes.dtype).max ** 0.5)
             first = torch.where(sizes[:1] > 0, sizes[:1], torch.ones_like(sizes[:1]))
             self.usual.copy_(torch.stack([sizes.amax(1), (sizes / first).amax(1)]))
 
@@ -137,10 +137,10 @@ class Safeguarded(nn.Module, Accelerator):
         """The inner start; the cold one where it is not finite, and first of all for an uncalibrated accelerator."""
         x1, inner = self.inner.init(x0, features, metric)
         seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
-        start = freeze(torch.isfinite(x1).all(1), x1, x0)
-        if self.inner.trial is not None and not self.training:
+        start = where_rows(torch.isfinite(x1).all(1), x1, x0)
+        if self.inner.learned_steps is not None and not self.training:
             seen = torch.where(self._usual(x0)[0, 0] < 0, seen - 1, seen)
-        return freeze(seen < 0, x0, start), self._account_of(x0, start, inner, seen, metric)
+        return where_rows(seen < 0, x0, start), self._account_of(x0, start, inner, seen, metric)
 
     def _usual(self, x: Tensor) -> Tensor:
         """`usual`; on a map of another size (its pace is unknown) the first residual's, per coordinate, throughout."""
@@ -149,10 +149,10 @@ class Safeguarded(nn.Module, Accelerator):
         sizes = self.usual[:1, :1].expand(1, self.usual.shape[1]) * (x.shape[1] / self.signature.size) ** 0.5
         return torch.cat([sizes, torch.full_like(sizes, torch.finfo(sizes.dtype).max ** 0.5)])
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> SafeguardState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> SafeguardState:
         """With the inner one cold, and the gate behind."""
-        inner = self.inner.cold(x0, metric)
-        beyond = torch.full_like(x0[:, 0], 1 + (self.inner.trial or 0), dtype=torch.int64)
+        inner = self.inner.restart(x0, metric)
+        beyond = torch.full_like(x0[:, 0], 1 + (self.inner.learned_steps or 0), dtype=torch.int64)
         return self._account_of(x0, x0, inner, beyond, metric)
 
     def _account_of(self, x0: Tensor, start: Tensor, inner: Any, seen: Tensor, metric: Tensor | None) -> SafeguardState:
@@ -160,7 +160,7 @@ class Safeguarded(nn.Module, Accelerator):
         infinite = torch.full_like(x0[:, 0], torch.inf)
         return SafeguardState(
             inner=inner,
-            cold=x0,
+            cold_start=x0,
             start=start,
             fallback=x0,
             best=infinite,
@@ -176,14 +176,14 @@ class Safeguarded(nn.Module, Accelerator):
         size = torch.sqrt((state.metric * at.residual * at.residual).sum(1))
         finite = torch.isfinite(size)  # and so f(x), since x was
         proposal, inner = self.inner.step(at, state.inner)
-        if somewhere(~finite):  # nothing is learned from such a point
-            inner = pytrees.transform(partial(freeze, ~finite), state.inner, inner)
+        if any_row(~finite):  # nothing is learned from such a point
+            inner = pytrees.transform(partial(where_rows, ~finite), state.inner, inner)
         before, state = state, state._replace(inner=inner)
         if self.training:
             return proposal, state
         following, settled = self._account(at, state, size, finite, proposal)
-        last = -1 if self.inner.trial is None else self.inner.trial
-        if self.inner.trial is None or (concrete(state.seen) and bool((state.seen > last).all())):
+        last = -1 if self.inner.learned_steps is None else self.inner.learned_steps
+        if self.inner.learned_steps is None or (is_readable(state.seen) and bool((state.seen > last).all())):
             return following, settled
         return self._gate(at, before, size, proposal, following, settled)
 
@@ -194,12 +194,12 @@ class Safeguarded(nn.Module, Accelerator):
         improved = finite & (size < state.best)
         failed = state.proposed & ~improved
         budget = state.budget + torch.where(improved, self.share, 0.0) - torch.where(failed, 1.0, 0.0)
-        fallback = freeze(improved, at.fx, state.fallback)
+        fallback = where_rows(improved, at.fx, state.fallback)
         rejected = ~finite | (state.proposed & (failed & (budget < 1) | (size > self.growth * state.best)))
         usable = ~rejected & (budget >= 1) & finite_rows(proposal)
         following = proposal
-        if somewhere(~usable):
-            following = freeze(usable, proposal, freeze(rejected, fallback, at.fx))
+        if any_row(~usable):
+            following = where_rows(usable, proposal, where_rows(rejected, fallback, at.fx))
         return following, state._replace(
             fallback=fallback,
             best=torch.where(improved, size, state.best),
@@ -228,24 +228,24 @@ class Safeguarded(nn.Module, Accelerator):
         failed = ~door & ~beyond & ~(size <= limit)
         untouched = ~door & ~failed
 
-        following = freeze(beyond, following, freeze(finite_rows(proposal), proposal, at.fx))
+        following = where_rows(beyond, following, where_rows(finite_rows(proposal), proposal, at.fx))
         settled = settled._replace(
             budget=torch.where(beyond, settled.budget, self.allowance),
             proposed=torch.where(beyond, settled.proposed, untouched & (before.seen == last)),
             first=torch.where(torch.isinf(before.first), size, before.first),
         )
-        if somewhere(door):
-            following = freeze(door, before.start, following)
+        if any_row(door):
+            following = where_rows(door, before.start, following)
             settled = settled._replace(
-                inner=pytrees.transform(partial(freeze, door), before.inner, settled.inner),
-                cold=freeze(door, at.fx, before.cold),
+                inner=pytrees.transform(partial(where_rows, door), before.inner, settled.inner),
+                cold_start=where_rows(door, at.fx, before.cold_start),
             )
-        if somewhere(failed):
-            following = freeze(failed, before.cold, following)
-            fresh = self.inner.cold(before.cold, before.metric)
+        if any_row(failed):
+            following = where_rows(failed, before.cold_start, following)
+            fresh = self.inner.restart(before.cold_start, before.metric)
             settled = settled._replace(
-                inner=pytrees.transform(partial(freeze, failed), fresh, settled.inner),
-                fallback=freeze(failed, before.cold, settled.fallback),
+                inner=pytrees.transform(partial(where_rows, failed), fresh, settled.inner),
+                fallback=where_rows(failed, before.cold_start, settled.fallback),
                 best=torch.where(failed, torch.where(calibrated, torch.inf, before.first), settled.best),
                 seen=torch.where(failed, last + 1, settled.seen),
             )

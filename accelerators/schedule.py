@@ -18,7 +18,7 @@ from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
 from fixedpoint.learning.learned import rebuilt
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import concrete, freeze, somewhere
+from fixedpoint.tensors.masks import any_row, is_readable, where_rows
 
 
 class ScheduleState(NamedTuple):
@@ -41,7 +41,7 @@ class Schedule(nn.Module, Accelerator):
         ValueError: no parts, steps of the wrong number or size; TypeError: a part that is no accelerator.
     """
 
-    observant: ClassVar[bool] = True
+    learns_from_others: ClassVar[bool] = True
 
     def __init__(self, parts: Sequence[Accelerator | str] = ("picard",), steps: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -79,15 +79,17 @@ class Schedule(nn.Module, Accelerator):
         return x, ScheduleState(torch.zeros_like(x0[:, 0], dtype=torch.int64), tuple(states))
 
     @property
-    def trial(self) -> int | None:  # type: ignore[override]
+    def learned_steps(self) -> int | None:  # type: ignore[override]
         """Until the last learned part's turn is over."""
-        ends = [*accumulate(self.steps), sum(self.steps) + (self.parts[-1].trial or 0)]
-        return max([end for part, end in zip(self.parts, ends, strict=True) if part.trial is not None], default=None)
+        ends = [*accumulate(self.steps), sum(self.steps) + (self.parts[-1].learned_steps or 0)]
+        return max(
+            [end for part, end in zip(self.parts, ends, strict=True) if part.learned_steps is not None], default=None
+        )
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> ScheduleState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> ScheduleState:
         """At the turn of the last part."""
         seen = torch.full_like(x0[:, 0], sum(self.steps), dtype=torch.int64)
-        return ScheduleState(seen, tuple(part.cold(x0, metric) for part in self.parts))
+        return ScheduleState(seen, tuple(part.restart(x0, metric) for part in self.parts))
 
     def step(self, at: Evaluation, state: ScheduleState) -> tuple[Tensor, ScheduleState]:
         """What the part whose turn it is proposes."""
@@ -108,12 +110,12 @@ class Schedule(nn.Module, Accelerator):
         """(The next point, the part's state) after a part has worked where it is its turn: evaluations begin to end."""
         over = torch.zeros_like(seen, dtype=torch.bool) if end is None else seen >= end
         waiting = over | (seen < begin)
-        idle = over if part.observant else waiting
-        if concrete(idle) and bool(idle.all()):  # where values cannot be read, every part works
+        idle = over if part.learns_from_others else waiting
+        if is_readable(idle) and bool(idle.all()):  # where values cannot be read, every part works
             return following, own
         proposal, stepped = part.step(at, own)
-        following = freeze(waiting, following, proposal) if somewhere(waiting) else proposal
-        return following, pytrees.transform(partial(freeze, idle), own, stepped) if somewhere(idle) else stepped
+        following = where_rows(waiting, following, proposal) if any_row(waiting) else proposal
+        return following, pytrees.transform(partial(where_rows, idle), own, stepped) if any_row(idle) else stepped
 
 
 def _is_count(value: object) -> bool:

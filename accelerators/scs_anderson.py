@@ -23,7 +23,7 @@ from torch.linalg import qr, solve_triangular, vector_norm
 
 from accelerators.anderson import combine
 from fixedpoint import Accelerator, Evaluation
-from fixedpoint.tensors.masks import concrete, freeze
+from fixedpoint.tensors.masks import is_readable, where_rows
 
 
 class ScsAndersonState(NamedTuple):
@@ -62,7 +62,7 @@ class ScsAnderson(Accelerator):
     """
 
     uses_features = False
-    laws = frozenset({"scale-invariant", "rotation-invariant"})
+    promises = frozenset({"scale-invariant", "rotation-invariant"})
 
     def __init__(
         self,
@@ -105,23 +105,23 @@ class ScsAnderson(Accelerator):
         """Judge the last extrapolation; record and extrapolate where a call is due."""
         allowed = self.safeguard * vector_norm(state.x - state.fx, dim=1)
         rejected = state.proposed & ~(vector_norm(at.residual, dim=1) <= allowed)
-        x, fx = freeze(rejected, state.x, at.x), freeze(rejected, state.fx, at.fx)
+        x, fx = where_rows(rejected, state.x, at.x), where_rows(rejected, state.fx, at.fx)
         state = state._replace(
             calls=torch.where(rejected, 0, state.calls),
             seen=state.seen + 1,
             proposed=torch.zeros_like(state.proposed),
         )
         due = (state.seen + 1) % self.interval == 0
-        if concrete(due) and not bool(due.any()):
+        if is_readable(due) and not bool(due.any()):
             return fx, state
         recorded = self._record(x, fx, state)
         full = due & (state.calls >= state.dx.shape[1])
         following, taken = fx, torch.zeros_like(full)
-        if not concrete(full) or bool(full.any()):
+        if not is_readable(full) or bool(full.any()):
             following, taken = self._extrapolate(recorded, full)
         calls = torch.where(full & ~taken, 0, state.calls + 1)
         recorded = recorded._replace(calls=calls, proposed=taken)
-        return following, ScsAndersonState(*(freeze(due, n, o) for n, o in zip(recorded, state, strict=True)))
+        return following, ScsAndersonState(*(where_rows(due, n, o) for n, o in zip(recorded, state, strict=True)))
 
     def _record(self, x: Tensor, fx: Tensor, state: ScsAndersonState) -> ScsAndersonState:
         """The state with (x, f) as the last call and the difference to the one before in the memory's next slot.
@@ -151,7 +151,7 @@ class ScsAnderson(Accelerator):
             mixed = mixed + (1 - self.relaxation) * (g - combine(gamma, dg))
         usable = (vector_norm(gamma, dim=1) < self.max_weight) & torch.isfinite(mixed).all(1)
         taken = wanted & moved & usable
-        return freeze(taken, mixed, state.fx), taken
+        return where_rows(taken, mixed, state.fx), taken
 
     def _weights(self, left: Tensor, dg: Tensor, g: Tensor) -> Tensor:
         """(B, m) gamma with (X'Y + r I) gamma = X'g, from X' and Y' (B, m, n) and g (B, n).

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fixedpoint.context import rows
 from fixedpoint.gradients import adjoint
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from fixedpoint.signature import Signature
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Status
 from fixedpoint.tensors import pytrees
@@ -30,7 +30,7 @@ from fixedpoint.tensors import pytrees
 Problem = TypeVar("Problem")
 Ctx = TypeVar("Ctx")
 
-LAWS = frozenset({"scale-invariant", "rotation-invariant", "finite-termination", "safeguarded"})
+PROMISES = frozenset({"scale-invariant", "rotation-invariant", "finite-termination", "safeguarded"})
 
 
 class FixedPointMap(ABC, Generic[Problem, Ctx]):
@@ -47,7 +47,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
     """Number of axes of each problem leaf, by name, for ONE instance without the batch axis. A leaf of that rank
     is shared by the batch, a leaf with one axis more has a row per instance, and a problem none of whose leaves
     has the extra axis is a single problem. None: every leaf is batch-first."""
-    tunable: ClassVar[Mapping[str, Setting]] = {}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {}
     """Constructor arguments that `fixedpoint tune` may choose."""
     check_interval: int = 1
     """Evaluations from one check (`assess`, then `adapt`) of a solve to the next."""
@@ -93,7 +93,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """
         return x
 
-    def normalized(self, x: Tensor, context: Ctx) -> Tensor:
+    def dehomogenized(self, x: Tensor, context: Ctx) -> Tensor:
         """(B, k) x free of any homogeneous scale, for losses and reports that must not be inflatable. Default x.
 
         A map whose x is a ray divides the scale out here and gives inf where it vanishes (SCS: v / v_tau, the
@@ -171,16 +171,16 @@ class Accelerator(ABC):
     """Where its weights come from, JSON-able; set by training, kept by saving and loading."""
     uses_features: bool = True
     """Whether `init` reads `features`; when False the loop does not compute them and passes None."""
-    observant: ClassVar[bool] = False
+    learns_from_others: ClassVar[bool] = False
     """Whether evaluations at points that others chose are of use to it (a history of secants, say): a schedule then
     shows it all of them from the start."""
-    trial: int | None = None
+    learned_steps: int | None = None
     """Evaluations from the start after which nothing learned has a say; None: nothing is learned at all."""
-    laws: frozenset[str] = frozenset()
+    promises: frozenset[str] = frozenset()
     """Further promises, of a class or of one instance, that `check_accelerator` tests: "scale-invariant";
     "rotation-invariant"; "finite-termination" (an affine map of dimension d <= `memory` is solved by evaluation d + 2);
     "safeguarded" (made with `inner=` any accelerator, it converges wherever the plain map does)."""
-    tunable: ClassVar[Mapping[str, Setting]] = {}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {}
     """Constructor arguments that `fixedpoint tune` may choose."""
 
     def check(self, signature: Signature) -> None:  # noqa: B027 - an optional hook
@@ -206,7 +206,7 @@ class Accelerator(ABC):
     def step(self, at: Evaluation, state: Any) -> tuple[Tensor, Any]:
         """(next x (B, n), next state) after one evaluation."""
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> Any:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> Any:
         """The state for starting at x0 as if nothing had been learned, shaped as `init`'s. Default: `init`'s own."""
         return self.init(x0, None, metric)[1]
 
@@ -218,7 +218,7 @@ class ProblemFamily(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     """Importable modules that it needs beyond the core's dependencies, for `fixedpoint list` and for the error that
     says what to install."""
-    tunable: ClassVar[Mapping[str, Setting]] = {}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {}
     """Constructor arguments that `fixedpoint tune` may choose: the map's, and the problem's form."""
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named constructor arguments, such as a paper's setting: what `--setting NAME` chooses."""

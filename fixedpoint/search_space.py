@@ -53,4 +53,4 @@ class Choice:
         return (self.values.index(value) + 0.5) / len(self.values)
 
 
-Setting = Range | Choice
+SearchSpace = Range | Choice

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Assessment, Context, Evaluation, FixedPointMap, ProblemFamily, Range, Signature, Status
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from fixedpoint.solve.front import solved
 
 
@@ -53,7 +53,7 @@ class ElasticNet(FixedPointMap[ElasticNetProblem, Context]):
     """
 
     ranks: ClassVar = {"A": 2, "b": 1, "mu": 0}
-    tunable: ClassVar[Mapping[str, Setting]] = {"step": Range(0.6, 1.95)}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {"step": Range(0.6, 1.95)}
 
     def __init__(self, size: int = 25, beta: float = 0.5, step: float = 1.8) -> None:
         if not 0 <= beta <= 1:
@@ -160,7 +160,7 @@ class RandomElasticNet(ProblemFamily):
         ValueError: beta = 0, a density outside [0, 1], a negative noise or spread, or as `ElasticNet`.
     """
 
-    tunable: ClassVar[Mapping[str, Setting]] = ElasticNet.tunable
+    tunable: ClassVar[Mapping[str, SearchSpace]] = ElasticNet.tunable
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "noise x2": {"noise": 0.2},
         "density x2": {"density": 0.2},

@@ -16,8 +16,8 @@ from accelerators.anderson import AndersonII, AndersonState, combine, lengths, m
 from accelerators.neural.networks import MLP
 from fixedpoint import Evaluation, Signature
 from fixedpoint.learning.learned import Learned, require_counts
-from fixedpoint.search_space import Setting
-from fixedpoint.tensors.masks import freeze
+from fixedpoint.search_space import SearchSpace
+from fixedpoint.tensors.masks import where_rows
 
 
 class MixingState(NamedTuple):
@@ -47,8 +47,8 @@ class Mixing(Learned):
     """
 
     uses_features = False
-    observant: ClassVar[bool] = True
-    tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable
+    learns_from_others: ClassVar[bool] = True
+    tunable: ClassVar[Mapping[str, SearchSpace]] = AndersonII.tunable
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class Mixing(Learned):
         x, anderson = self.anderson.init(x0, features, metric)
         return x, MixingState(anderson, torch.zeros_like(anderson.seen))
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> MixingState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> MixingState:
         """Anderson's own weights."""
-        anderson = self.anderson.cold(x0, metric)
+        anderson = self.anderson.restart(x0, metric)
         return MixingState(anderson, torch.full_like(anderson.seen, self.steps))
 
     def step(self, at: Evaluation, state: MixingState) -> tuple[Tensor, MixingState]:
@@ -86,8 +86,8 @@ class Mixing(Learned):
         gamma = self.anderson.weights(at.residual, anderson)
         factors, relaxation = self._answer(at, anderson, gamma)
         over = (state.seen >= self.steps) | (state.seen <= self.start)  # no history yet: plain
-        gamma = freeze(over, gamma, gamma * factors)
-        mixed = mix(at, anderson, gamma, freeze(over, torch.ones_like(relaxation), relaxation))
+        gamma = where_rows(over, gamma, gamma * factors)
+        mixed = mix(at, anderson, gamma, where_rows(over, torch.ones_like(relaxation), relaxation))
         following = torch.where(torch.isfinite(mixed).all(1, keepdim=True), mixed, at.fx)
         return following, MixingState(anderson, state.seen + 1)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fixedpoint import Evaluation, Signature
 from fixedpoint.learning.learned import Learned, require_counts, require_flags
-from fixedpoint.tensors.masks import concrete, freeze, somewhere
+from fixedpoint.tensors.masks import any_row, is_readable, where_rows
 
 
 class LearnedMomentumState(NamedTuple):
@@ -46,7 +46,7 @@ class LearnedMomentum(Learned):
     """
 
     uses_features = False
-    laws = frozenset({"scale-invariant"})
+    promises = frozenset({"scale-invariant"})
 
     def __init__(
         self, signature: Signature | None = None, steps: int = 12, coordinates: bool = True, seed: int = 0
@@ -69,7 +69,7 @@ class LearnedMomentum(Learned):
         """Start at x0."""
         return x0, LearnedMomentumState(x0, torch.zeros_like(x0[:, 0], dtype=torch.int64))
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> LearnedMomentumState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> LearnedMomentumState:
         """The plain iteration."""
         return LearnedMomentumState(x0, torch.full_like(x0[:, 0], self.steps, dtype=torch.int64))
 
@@ -77,17 +77,17 @@ class LearnedMomentum(Learned):
         """See the module."""
         over = state.seen >= self.steps
         settled = LearnedMomentumState(at.fx, state.seen + 1)
-        if concrete(over) and bool(over.all()):
+        if is_readable(over) and bool(over.all()):
             return at.fx, settled
         now = state.seen.clamp(max=self.steps - 1)
         gain, push = (_rows(table.to(at.x.dtype), now) for table in (self.gain, self.push))
-        previous = freeze(state.seen == 0, at.x, state.previous)
+        previous = where_rows(state.seen == 0, at.x, state.previous)
         following = torch.addcmul(torch.addcmul(at.fx, gain, at.residual), push, at.fx - previous)
-        return freeze(over, at.fx, following) if somewhere(over) else following, settled
+        return where_rows(over, at.fx, following) if any_row(over) else following, settled
 
 
 def _rows(table: Tensor, index: Tensor) -> Tensor:
     """(B, n) `table[index]`; (1, n) where all are the same, which most often they are."""
-    if concrete(index) and bool((index == index[0]).all()):
+    if is_readable(index) and bool((index == index[0]).all()):
         return table[index[0]][None]
     return table[index]

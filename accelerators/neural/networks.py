@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fixedpoint.tensors.masks import concrete
+from fixedpoint.tensors.masks import is_readable
 
 
 class Standard(nn.Module):
@@ -60,7 +60,7 @@ class GRUCell(nn.GRUCell):
 
     def forward(self, z: Tensor, state: Tensor) -> Tensor:  # type: ignore[override]
         """The next state (B, hidden)."""
-        if concrete(z):
+        if is_readable(z):
             return super().forward(z, state)
         given = nn.functional.linear(z, self.weight_ih, self.bias_ih).chunk(3, dim=-1)
         kept = nn.functional.linear(state, self.weight_hh, self.bias_hh).chunk(3, dim=-1)

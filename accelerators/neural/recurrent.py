@@ -22,7 +22,7 @@ from accelerators.neural.start import StartNetwork
 from fixedpoint import Accelerator, Evaluation, Signature
 from fixedpoint import accelerators as registry
 from fixedpoint.learning.learned import Examples, Learned, require_counts, require_flags
-from fixedpoint.tensors.masks import concrete, freeze
+from fixedpoint.tensors.masks import is_readable, where_rows
 
 REACH = 5.0
 """A correction of form "scaled" is at most this many times as long as the residual."""
@@ -145,17 +145,17 @@ class Corrector(Learned):
         seen = torch.zeros_like(x0[:, 0], dtype=torch.int64)
         return x, RecurrentState(hidden, seen, torch.zeros_like(x0[:, :1]), base)
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> RecurrentState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> RecurrentState:
         """The base alone."""
         seen = torch.full_like(x0[:, 0], self.steps, dtype=torch.int64)
-        return RecurrentState(self.rest(x0), seen, torch.zeros_like(x0[:, :1]), self.base.cold(x0, metric))
+        return RecurrentState(self.rest(x0), seen, torch.zeros_like(x0[:, :1]), self.base.restart(x0, metric))
 
     def step(self, at: Evaluation, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """The base's step, corrected while there are steps left."""
         following, base = self.base.step(at, state.base)
         over = state.seen >= self.steps
         state = state._replace(seen=state.seen + 1, base=base)
-        if concrete(over) and bool(over.all()):
+        if is_readable(over) and bool(over.all()):
             return following, state
         spread = self.units(state.hidden).to(at.x.dtype)
         scaled = at.residual / spread
@@ -173,8 +173,10 @@ class Corrector(Learned):
             corrected = following + size * spread * correction.to(at.x.dtype)
         else:
             corrected = following + (self.points.scale * correction).to(at.x.dtype)
-        state = state._replace(hidden=freeze(over, state.hidden, hidden), first=freeze(over, state.first, first))
-        return freeze(over, following, corrected), state
+        state = state._replace(
+            hidden=where_rows(over, state.hidden, hidden), first=where_rows(over, state.first, first)
+        )
+        return where_rows(over, following, corrected), state
 
 
 class Recurrent(Corrector):

@@ -32,8 +32,8 @@ from accelerators.anderson import AndersonII, AndersonState, roots, rows_times
 from accelerators.neural.networks import direction, length
 from fixedpoint import Evaluation, Signature
 from fixedpoint.learning.learned import Examples, Learned, require_counts
-from fixedpoint.search_space import Setting
-from fixedpoint.tensors.masks import concrete, finite_rows, freeze, somewhere
+from fixedpoint.search_space import SearchSpace
+from fixedpoint.tensors.masks import any_row, finite_rows, is_readable, where_rows
 
 RIDGE = 1.0
 """Ridge of a pair before training, relative to its squared length."""
@@ -73,9 +73,9 @@ class Secants(Learned):
     """
 
     uses_features = False
-    observant: ClassVar[bool] = True
-    tunable: ClassVar[Mapping[str, Setting]] = AndersonII.tunable
-    laws = frozenset({"scale-invariant"})
+    learns_from_others: ClassVar[bool] = True
+    tunable: ClassVar[Mapping[str, SearchSpace]] = AndersonII.tunable
+    promises = frozenset({"scale-invariant"})
 
     units: Tensor
     """(2, n) root mean square of each coordinate of dr and df, so that the parameters are about 1 in size."""
@@ -129,9 +129,9 @@ class Secants(Learned):
         x, anderson = self.anderson.init(x0, features, metric)
         return x, self._state(anderson, seen=0)
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> SecantsState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> SecantsState:
         """Anderson alone."""
-        return self._state(self.anderson.cold(x0, metric), seen=self.steps)
+        return self._state(self.anderson.restart(x0, metric), seen=self.steps)
 
     def _state(self, anderson: AndersonState, seen: int) -> SecantsState:
         dr = self._pairs(anderson.x.dtype)[0]
@@ -149,7 +149,7 @@ class Secants(Learned):
         anderson = self.anderson.record(at, state.anderson)
         over = state.seen >= self.steps
         state = state._replace(anderson=anderson, seen=state.seen + 1)
-        if concrete(over) and bool(over.all()):
+        if is_readable(over) and bool(over.all()):
             return self.anderson.extrapolate(at, anderson, 1.0), state
         dr, df = self._pairs(at.x.dtype)
         against = (anderson.metric * at.residual) @ dr.mT
@@ -161,8 +161,8 @@ class Secants(Learned):
         delta = torch.where(over[:, None] | ~finite_rows(delta)[:, None], 0.0, delta)
         rest = Evaluation(at.x, at.fx - delta @ df, at.residual - delta @ dr)
         gain = self.gain[(state.seen - 1).clamp(max=self.steps - 1)].to(at.x.dtype)
-        if somewhere(over):
-            gain = freeze(over, torch.zeros_like(gain), gain)
+        if any_row(over):
+            gain = where_rows(over, torch.zeros_like(gain), gain)
         return self.anderson.extrapolate(rest, anderson, 1 + gain), state
 
     def _pairs(self, dtype: torch.dtype) -> Tensor:

@@ -100,7 +100,7 @@ class Start(Learned):
 
     steps = 0
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> NoState:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> NoState:
         """Nothing to forget."""
         return NoState()
 

@@ -27,12 +27,12 @@ from benchmarks.engine import instances, measure, store, tune
 from benchmarks.engine.solver import Ours
 from fixedpoint import Choice, files
 from fixedpoint.experiments.evaluation import revision, versions
-from fixedpoint.search_space import Range, Setting
+from fixedpoint.search_space import Range, SearchSpace
 from maps.scs import SCS, ConeProgram
 from maps.scs.cvxpy import CvxpyFamily
 
 PATH = measure.HERE / "settings.json"
-CHECKS: Mapping[str, Setting] = {
+CHECKS: Mapping[str, SearchSpace] = {
     "first_check": Range(4, 30, integer=True),
     "check_interval": Range(2, 8, integer=True),
 }
@@ -96,19 +96,19 @@ def program(name: str, task: Task) -> ConeProgram:
     return CvxpyFamily(problem, parameters).program(layer.draw(task.count, *layer.SIZE, seed=layer.SEARCHED))
 
 
-def space_of(name: str, task: Task) -> dict[str, Setting]:
+def space_of(name: str, task: Task) -> dict[str, SearchSpace]:
     """What is searched: what `fixedpoint tune` knows of the map and of the accelerator, and the checks."""
     plugin: Any = SCS if name == LAYER else fp.families.load(name)
     idle = ("form", *(IDLE if task.eliminate else ()))
-    space: dict[str, Setting] = {"eliminate": Choice((True, False))} if task.eliminate else {}
+    space: dict[str, SearchSpace] = {"eliminate": Choice((True, False))} if task.eliminate else {}
     space |= {setting: values for setting, values in plugin.tunable.items() if setting not in idle}
     return {**space, **CHECKS, **own(task)}
 
 
-def own(task: Task) -> Mapping[str, Setting]:
+def own(task: Task) -> Mapping[str, SearchSpace]:
     """Arguments of the accelerator."""
     plugin: Any = fp.accelerators.load(task.accelerator)
-    found: Mapping[str, Setting] = plugin.tunable
+    found: Mapping[str, SearchSpace] = plugin.tunable
     return found
 
 

@@ -23,7 +23,7 @@ from benchmarks.engine.peers import Scs
 from benchmarks.engine.solver import Job, Solver
 from fixedpoint import Choice, files
 from fixedpoint.experiments.evaluation import revision, versions
-from fixedpoint.search_space import Range, Setting
+from fixedpoint.search_space import Range, SearchSpace
 from maps.scs import ConeProgram
 
 TRIALS, COUNT, SEED, REPEATS = 80, 16, 0, 3
@@ -37,7 +37,7 @@ SPREAD, FLIP = 0.12, 0.15
 PATH = Path(__file__).with_name("scs.json")
 
 _BOTH = Choice((True, False))
-SPACE: dict[str, Setting] = {
+SPACE: dict[str, SearchSpace] = {
     "normalize": _BOTH,
     "scale": Range(1e-2, 1e3, log=True),
     "rho_x": Range(1e-6, 1e-1, log=True),
@@ -156,7 +156,7 @@ def guesses(family: str) -> Sequence[Point]:
     return found
 
 
-def draw(space: dict[str, Setting], rng: np.random.Generator, near: Point | None) -> Point:
+def draw(space: dict[str, SearchSpace], rng: np.random.Generator, near: Point | None) -> Point:
     """A point anywhere, or one near another; what that one leaves to scs's default is drawn anywhere."""
     point: Point = {}
     for name, setting in space.items():

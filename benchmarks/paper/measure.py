@@ -74,7 +74,7 @@ def run(
         return
     family = problem.bound()
     held_out = family.sample(instances, generator=generator(SEED, "test"))
-    few = pytrees.take(held_out, family.map.ranks, torch.tensor(DRAWN))
+    few = pytrees.take_rows(held_out, family.map.ranks, torch.tensor(DRAWN))
     if "solution: " in missing:
         keep({"part": "solution", "row": "", **_solution(family, few)})
     for row in planned:

@@ -33,12 +33,12 @@ DIGITS = 6
 
 def quantities(family: ProblemFamily, accelerator: Accelerator, problem: Any, steps: int) -> Quantities:
     """All quantities of `steps` evaluations from the accelerator's own start."""
-    batch = pytrees.check(problem, family.map.ranks)
+    batch = pytrees.batch_size(problem, family.map.ranks)
     assert batch is not None
     pieces = []
     for begin in range(0, batch, CHUNK):
         index = torch.arange(begin, min(begin + CHUNK, batch))
-        part = pytrees.take(problem, family.map.ranks, index)
+        part = pytrees.take_rows(problem, family.map.ranks, index)
         with torch.no_grad():
             path = unroll(family.map, part, accelerator, steps)
             pieces.append(_of(family, part, path))

@@ -45,7 +45,7 @@ def check_map(
     """
     if not isinstance(map, FixedPointMap):
         raise TypeError(f"map: expected a FixedPointMap, got {map!r}")
-    batch = pytrees.check(problem, map.ranks)
+    batch = pytrees.batch_size(problem, map.ranks)
     if batch is None or batch < 3:
         raise ValueError(f"problem: expected a batch of at least 3, got {'one' if batch is None else batch}")
     for message, bad in pytrees.nonfinite(problem, map.ranks, batch).items():

@@ -96,7 +96,7 @@ def fixed_point_residuals(
     For SCS it is the tau-normalised residual of the neural-acceleration paper. It is not timed.
     """
     map = family.map
-    if type(map).normalized is FixedPointMap.normalized:
+    if type(map).dehomogenized is FixedPointMap.dehomogenized:
         return None
     with torch.no_grad():
         path, context = unroll(map, problem, accelerator, steps), map.setup(problem)
@@ -109,7 +109,7 @@ def normalized_residual(map: FixedPointMap, x: Tensor, fx: Tensor, context: Any)
 
     Its derivative is 0 where it is 0 or infinite.
     """
-    return finite_norm(map.normalized(fx, context) - map.normalized(x, context))
+    return finite_norm(map.dehomogenized(fx, context) - map.dehomogenized(x, context))
 
 
 def finite_norm(difference: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from fixedpoint.context import Reuse
 from fixedpoint.gradients.adjoint import numbered_from, warn_instances
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Status
-from fixedpoint.solve.loop import Callback, Iteration, Run, run
+from fixedpoint.solve.loop import Callback, Iteration, LoopResult, run
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import concrete, freeze, plain, version
+from fixedpoint.tensors.masks import in_place_version, is_plain, is_readable, where_rows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SolveSpec:
         """The problem made of these tensors."""
         return pytrees.replace(self.problem, parts)
 
-    def run(self, parts: dict[str, Tensor], start: Tensor | None) -> Run:
+    def run(self, parts: dict[str, Tensor], start: Tensor | None) -> LoopResult:
         """Screen the data, then run the loop; invalid instances come back as NaN."""
         problem, invalid = self.with_parts(parts), self.invalid
         if not self.ready:
@@ -78,14 +78,14 @@ class SolveSpec:
         )
         return result if invalid is None else blank(result, invalid)
 
-    def unsolved(self, problem: Any) -> Run:
+    def unsolved(self, problem: Any) -> LoopResult:
         """What `run` returns looks like, from one evaluation; every instance is INVALID."""
         iteration = Iteration(self.map, self.prepare(problem), self.accelerator)
         at, aux = iteration.evaluate()
         residual, status = iteration.assess(at, aux)
         x, output = self.map.original(at, aux, iteration.context), self.map.output(at, aux, iteration.context)
         status = torch.full_like(status, Status.INVALID)
-        return Run(x, output, residual, status, torch.zeros_like(status))
+        return LoopResult(x, output, residual, status, torch.zeros_like(status))
 
     def prepare(self, problem: Any) -> Any:
         """The context of a problem."""
@@ -99,14 +99,14 @@ class SolveSpec:
         """
         ranks = self.map.ranks
         parts = pytrees.tensors(problem)
-        if not all(concrete(t) for t in parts.values()):
+        if not all(is_readable(t) for t in parts.values()):
             return problem, None
         with torch.no_grad():
             size = next(t.shape[0] for name, t in parts.items() if pytrees.is_row(name, t, ranks))
             faults = pytrees.nonfinite(problem, ranks, size)
             bad = torch.stack(list(faults.values())).any(0)
             if not bool(bad.all()):  # the map's own tests may assume finite data
-                clean = pytrees.substitute(problem, ranks, bad) if bool(bad.any()) else problem
+                clean = pytrees.replace_rows(problem, ranks, bad) if bool(bad.any()) else problem
                 faults |= {message: rows & ~bad for message, rows in self.map.faults(clean).items()}
             bad = torch.stack(list(faults.values())).any(0)
         if not bool(bad.any()):
@@ -117,7 +117,7 @@ class SolveSpec:
             ]
             hint = "; no instance can be used" if bool(bad.all()) else ' (on_invalid="mark" solves the others)'
             raise ValueError("; ".join(found) + hint)
-        return pytrees.substitute(problem, ranks, bad), bad
+        return pytrees.replace_rows(problem, ranks, bad), bad
 
 
 class Solve(torch.autograd.Function):
@@ -175,7 +175,7 @@ class _Adjoint(torch.autograd.Function):
     def _gradients(spec: SolveSpec, count: int, x: Tensor, status: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         cotangents, parts = rest[: count + 1], rest[count + 1 :]
         invalid = status == Status.INVALID
-        cotangents = tuple(freeze(invalid, torch.zeros_like(t), t) for t in cotangents)
+        cotangents = tuple(where_rows(invalid, torch.zeros_like(t), t) for t in cotangents)
         wanted = torch.stack([(t != 0).reshape(t.shape[0], -1).any(1) for t in cotangents]).any(0)
         unconverged = status != Status.CONVERGED
         warn_instances(~invalid & unconverged & wanted, "the solve did not converge")
@@ -185,7 +185,7 @@ class _Adjoint(torch.autograd.Function):
         named = dict(zip(pytrees.tensors(spec.problem), parts, strict=True))
         problem = spec.with_parts(named)
         if bool(invalid.any()):
-            problem = pytrees.substitute(problem, spec.map.ranks, invalid)
+            problem = pytrees.replace_rows(problem, spec.map.ranks, invalid)
             x = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
             context = spec.map.setup(problem)
         else:
@@ -218,9 +218,9 @@ def _listed(rows: Tensor) -> str:
 
 def _stamp(parts: dict[str, Tensor]) -> list[Any] | None:
     """Tells whether tensors are the same, unchanged; None inside a torch.func transform, where nobody can tell."""
-    if not all(plain(t) for t in parts.values()):
+    if not all(is_plain(t) for t in parts.values()):
         return None
-    return [(name, t.data_ptr(), version(t), t.shape, t.stride(), t.dtype) for name, t in parts.items()]
+    return [(name, t.data_ptr(), in_place_version(t), t.shape, t.stride(), t.dtype) for name, t in parts.items()]
 
 
 def _problem_gradients(
@@ -283,13 +283,13 @@ def _unfold(t: Tensor, size: int) -> Tensor:
     return t.unflatten(0, (size, -1))
 
 
-def blank(result: Run, invalid: Tensor) -> Run:
+def blank(result: LoopResult, invalid: Tensor) -> LoopResult:
     """The result with NaN for the numbers of the rows in `invalid` (B,)."""
 
     def nan(t: Tensor) -> Tensor:
-        return freeze(invalid, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
+        return where_rows(invalid, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
 
-    return Run(
+    return LoopResult(
         x=nan(result.x),
         output=pytrees.transform(nan, result.output),
         residual=nan(result.residual),

@@ -64,13 +64,13 @@ class Learned(nn.Module, Accelerator):
         self.signature, self.seed = signature, seed
 
     @property
-    def trial(self) -> int:  # type: ignore[override]
+    def learned_steps(self) -> int:  # type: ignore[override]
         """As long as its steps are learned."""
         return self.steps
 
     @abstractmethod
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> object:
-        """See `Accelerator.cold`: beyond the learned steps."""
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> object:
+        """See `Accelerator.restart`: beyond the learned steps."""
 
     @abstractmethod
     def build(self, signature: Signature) -> None:

@@ -1,7 +1,7 @@
 """How bad each step of an unrolled iteration is: (T, B), the smaller the better.
 
 No loss but "raw-residual" can be lowered by changing a homogeneous scale: residuals and distances are of
-`FixedPointMap.normalized` points, errors are the family's own. An instance that loses its scale (tau vanishes: these
+`FixedPointMap.dehomogenized` points, errors are the family's own. An instance that loses its scale (tau vanishes: these
 are infinite) counts as `LOST`, with no gradient and so no reward.
 """
 
@@ -52,10 +52,10 @@ def log_residual(path: Trajectory, scene: Scene) -> Tensor:
 def solution(path: Trajectory, scene: Scene) -> Tensor:
     """Distance of the normalised point to the normalised solution, relative to its length."""
     assert scene.solutions is not None
-    goal = scene.family.map.normalized(scene.solutions, scene.context)
+    goal = scene.family.map.dehomogenized(scene.solutions, scene.context)
     size = torch.linalg.vector_norm(goal, dim=1)
     size = torch.where(size > 0, size, torch.ones_like(size))
-    distances = [finite_norm(scene.family.map.normalized(x, scene.context) - goal) / size for x in path.x]
+    distances = [finite_norm(scene.family.map.dehomogenized(x, scene.context) - goal) / size for x in path.x]
     return torch.stack([_found(d) for d in distances])
 
 

@@ -26,7 +26,7 @@ class Pool(NamedTuple):
 
     def scene(self, family: ProblemFamily, index: Tensor, floor: float) -> Scene:
         """The instances in `index`."""
-        problem = pytrees.take(self.problem, family.map.ranks, index)
+        problem = pytrees.take_rows(self.problem, family.map.ranks, index)
         solutions = None if self.solutions is None else self.solutions[index]
         return Scene(family, problem, select_rows(self.context, index), solutions, floor)
 

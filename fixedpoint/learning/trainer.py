@@ -244,12 +244,12 @@ class Trainer:
     def _calibrate(self) -> None:
         """Tell modules that want to know which residuals are usual, from unguarded runs on validation instances."""
         wanting = [m for m in self.module.modules() if isinstance(m, Calibrated)]
-        if not wanting or self.accelerator.trial is None:
+        if not wanting or self.accelerator.learned_steps is None:
             return
         self.module.train()
         with torch.no_grad():
             iteration = Iteration(self.family.map, self.validation_context, self.accelerator)
-            path = roll(iteration, self.accelerator.trial + 1)
+            path = roll(iteration, self.accelerator.learned_steps + 1)
             metric = self.family.map.metric(self.validation_context)
             squared = (path.fx - path.x) ** 2
             sizes = (squared if metric is None else squared * metric).sum(2).sqrt()

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from fixedpoint.plugins import entry_points
 from fixedpoint.plugins.user_file import RegistryError, from_file, in_file, label
 from fixedpoint.protocol import ProblemFamily
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 
 FamilySource = str | ProblemFamily
 """A registered name, "FILE.py:NAME" for a family in a user's file, or a family."""
@@ -223,7 +223,7 @@ class _Object:
         self.family = family
         self.needs = family.needs
         can = hasattr(family, "remade")
-        self.tunable: Mapping[str, Setting] = family.tunable if can else {}
+        self.tunable: Mapping[str, SearchSpace] = family.tunable if can else {}
         self.settings: Mapping[str, Mapping[str, Any]] = family.settings if can else {}
         self.shifts: Mapping[str, Mapping[str, Any]] = family.shifts if can else {}
 

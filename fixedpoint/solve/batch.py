@@ -18,9 +18,9 @@ from fixedpoint.gradients.operation import Solve, SolveSpec, blank
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Evaluation, Status
 from fixedpoint.solve import chunks
-from fixedpoint.solve.loop import Callback, Run, checked_start, resolve
+from fixedpoint.solve.loop import Callback, LoopResult, checked_start, resolve
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import concrete, plain
+from fixedpoint.tensors.masks import is_plain, is_readable
 
 _FEW, _CACHE = 64, 2**24
 """Instances that are always solved at once, and bytes that a chunk may take where the size is ours to choose: it is
@@ -46,8 +46,8 @@ class Truncated(NamedTuple):
 Gradient = Literal["unroll", "implicit"] | Truncated | None
 
 
-def solve_rows(
-    finish: Callable[[slice, Any, Run], dict[str, Any]],
+def solve_batch(
+    finish: Callable[[slice, Any, LoopResult], dict[str, Any]],
     map: FixedPointMap,
     problem: Any,
     accelerator: Accelerator | str | None,
@@ -82,7 +82,7 @@ def solve_rows(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a Progress or None, got {callback!r}")
     accelerator = resolve(accelerator)
-    batch = pytrees.check(problem, map.ranks)
+    batch = pytrees.batch_size(problem, map.ranks)
     resume = None
     if start is None or isinstance(start, Tensor):
         start = checked_start(start, map, problem, batch)
@@ -119,7 +119,7 @@ def solve_rows(
             return finish(rows, spec.with_parts(mine), found)
 
     def look() -> dict[str, Any]:
-        one = pytrees.take(problem, map.ranks, torch.zeros(1, dtype=torch.int64))
+        one = pytrees.take_rows(problem, map.ranks, torch.zeros(1, dtype=torch.int64))
         return finish(slice(0, 1), one, spec.unsolved(one))
 
     return chunks.solve(part, look, size, chunk, workers, callback), batch
@@ -127,7 +127,7 @@ def solve_rows(
 
 def _plain(parts: dict[str, Tensor]) -> bool:
     """Whether no torch.func transform is at work: these belong to a thread, and hide values."""
-    return all(plain(t) for t in parts.values())
+    return all(is_plain(t) for t in parts.values())
 
 
 def _checked_chunk(chunk: int | Literal["auto"] | None, batch: int, workers: int, needed: int) -> int:
@@ -163,7 +163,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _solve(spec: SolveSpec, parts: dict[str, Tensor], start: Tensor | None, gradient: Gradient) -> Run:
+def _solve(spec: SolveSpec, parts: dict[str, Tensor], start: Tensor | None, gradient: Gradient) -> LoopResult:
     """A batch at once."""
     if gradient == "unroll":
         return spec.run(parts, start)
@@ -231,21 +231,21 @@ def _check_differentiable(parts: dict[str, Tensor], start: Tensor | None, gradie
         )
 
 
-def _assembled(spec: SolveSpec, solved: tuple[Tensor, ...]) -> Run:
-    """A `Run` from the flat results of `Solve`."""
+def _assembled(spec: SolveSpec, solved: tuple[Tensor, ...]) -> LoopResult:
+    """A `LoopResult` from the flat results of `Solve`."""
     x, residual, status, evaluations, *flat = solved
     structure = spec.outputs[-1]
     output = pytrees.replace(structure, dict(zip(pytrees.tensors(structure), flat, strict=True)))
-    return Run(x, output, residual, status, evaluations)
+    return LoopResult(x, output, residual, status, evaluations)
 
 
-def _truncated(spec: SolveSpec, steps: int, parts: dict[str, Tensor], solved: Run) -> Run:
+def _truncated(spec: SolveSpec, steps: int, parts: dict[str, Tensor], solved: LoopResult) -> LoopResult:
     """The same numbers, with the gradient of `steps` plain evaluations that start at the solution."""
     problem, x = spec.with_parts(parts), solved.x
     invalid = solved.status == Status.INVALID
-    marked = concrete(invalid) and bool(invalid.any())
+    marked = is_readable(invalid) and bool(invalid.any())
     if marked:
-        problem = pytrees.substitute(problem, spec.map.ranks, invalid)
+        problem = pytrees.replace_rows(problem, spec.map.ranks, invalid)
         x = torch.where(invalid[:, None], x[torch.argmin(invalid.to(torch.int8))], x)
     context = spec.map.setup(problem)
     for _ in range(steps):
@@ -266,7 +266,7 @@ def _bytes(spec: SolveSpec) -> int:
     a map may make less of a single one.
     """
     map = spec.map
-    few = pytrees.take(spec.problem, map.ranks, torch.arange(2))
+    few = pytrees.take_rows(spec.problem, map.ranks, torch.arange(2))
     with torch.no_grad():
         context = map.setup(few) if spec.reuse is None else spec.reuse.setup(map, few)
         accelerator = spec.accelerator.bind(map.signature)

@@ -16,7 +16,7 @@ from fixedpoint.gradients.adjoint import warn_instances
 from fixedpoint.solution import Progress, Status
 from fixedpoint.solve.workers import run, shared
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import constant, freeze
+from fixedpoint.tensors.masks import is_constant, where_rows
 
 Rows = slice
 Callback = Callable[[Progress], Any]
@@ -59,7 +59,7 @@ def solve(
     """
     _keep_memory()
     found = look() if workers > 1 else None
-    if not all(constant(t) and t.device.type == "cpu" for t in pytrees.tensors(found).values()):
+    if not all(is_constant(t) and t.device.type == "cpu" for t in pytrees.tensors(found).values()):
         found, workers = None, 1
     whole = None if found is None else _Assembly(batch, found, shared)
 
@@ -108,7 +108,7 @@ class _Assembly:
     def add(self, rows: Rows, found: Any) -> None:
         """A chunk's."""
         tensors = pytrees.tensors(found)
-        if any(not constant(t) for t in tensors.values()):
+        if any(not is_constant(t) for t in tensors.values()):
             self.parts.append((rows, found))
         for name, t in pytrees.tensors(self.whole).items():
             t[rows] = tensors[name].detach()
@@ -138,7 +138,7 @@ class _Assembly:
 
 def _unknown(rows: Tensor, t: Tensor) -> Tensor:
     """NaN in some rows (B,), where the dtype has it."""
-    return freeze(rows, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
+    return where_rows(rows, torch.full_like(t, torch.nan), t) if t.is_floating_point() else t
 
 
 def _zeros(make: Callable[..., Tensor], batch: int, t: Tensor) -> Tensor:

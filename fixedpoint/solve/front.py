@@ -10,8 +10,8 @@ from torch import Tensor
 from fixedpoint.context import Reuse
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Solution
-from fixedpoint.solve.batch import Gradient, Truncated, solve_rows
-from fixedpoint.solve.loop import Callback, Run
+from fixedpoint.solve.batch import Gradient, Truncated, solve_batch
+from fixedpoint.solve.loop import Callback, LoopResult
 from fixedpoint.tensors import pytrees
 
 __all__ = ["Gradient", "Truncated", "solve", "solved"]
@@ -69,7 +69,7 @@ def solve(
     Composes with torch.func (grad, jacrev, vmap). Inside vmap the mapped axis joins the batch, except for
     gradient="unroll", which there runs the whole budget.
     """
-    found, batch = solve_rows(
+    found, batch = solve_batch(
         _solution,
         map,
         problem,
@@ -84,10 +84,10 @@ def solve(
         workers=workers,
         reuse=reuse,
     )
-    return Solution(**(found if batch is not None else pytrees.first(found)))
+    return Solution(**(found if batch is not None else pytrees.unbatched(found)))
 
 
-def _solution(rows: slice, problem: Any, found: Run) -> dict[str, Any]:
+def _solution(rows: slice, problem: Any, found: LoopResult) -> dict[str, Any]:
     return found._asdict()
 
 

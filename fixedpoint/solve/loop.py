@@ -16,7 +16,7 @@ from fixedpoint.plugins.registry import accelerators
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import concrete, equal, finite_rows, freeze, indices, somewhere
+from fixedpoint.tensors.masks import any_row, finite_rows, is_readable, masks_equal, row_indices, where_rows
 
 Callback = Callable[[Progress], Any]
 
@@ -54,11 +54,11 @@ class Iteration:
         x, state = self.accelerator.step(at, self.state)
         if adapted is not None:
             self.context = adapted.context
-            if somewhere(adapted.changed):
-                fresh = self.accelerator.cold(adapted.fx, self.map.metric(self.context))
-                x = freeze(adapted.changed, adapted.fx, x)
-                state = pytrees.transform(partial(freeze, adapted.changed), fresh, state)
-        self.x = x if done is None or not somewhere(done) else freeze(done, at.x, x)
+            if any_row(adapted.changed):
+                fresh = self.accelerator.restart(adapted.fx, self.map.metric(self.context))
+                x = where_rows(adapted.changed, adapted.fx, x)
+                state = pytrees.transform(partial(where_rows, adapted.changed), fresh, state)
+        self.x = x if done is None or not any_row(done) else where_rows(done, at.x, x)
         self.state = state
 
     def detach(self) -> None:
@@ -110,7 +110,7 @@ def unroll(
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    batch = pytrees.check(problem, map.ranks)
+    batch = pytrees.batch_size(problem, map.ranks)
     if batch is None:
         problem = pytrees.batched(problem, map.ranks)
     iteration = Iteration(map, map.setup(problem), resolve(accelerator), checked_start(start, map, problem, batch))
@@ -150,7 +150,7 @@ def roll(iteration: Iteration, steps: int, *, proceed: bool = False, checkpoint:
     return Trajectory(*pytrees.transform(lambda *ts: torch.stack(ts), rounds[0], *rounds[1:]))
 
 
-class Run(NamedTuple):
+class LoopResult(NamedTuple):
     """What the stopping loop returns for a batch; the fields are those of `Solution`."""
 
     x: Tensor
@@ -170,7 +170,7 @@ def run(
     max_evaluations: int,
     callback: Callback | None = None,
     invalid: Tensor | None = None,
-) -> Run:
+) -> LoopResult:
     """The stopping loop: instances freeze as they finish and leave the batch when a fifth of it is done.
 
     Every `map.check_interval` evaluations from the first check on, and at the end of the budget, instances are assessed
@@ -178,7 +178,7 @@ def run(
     """
     iteration = Iteration(map, context, accelerator, start)
     rows = torch.arange(iteration.x.shape[0], device=iteration.x.device)
-    result: Run | None = None
+    result: LoopResult | None = None
     done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
     claimed = torch.full_like(rows, Status.RUNNING)
     first = map.check_interval if map.first_check is None else map.first_check
@@ -194,7 +194,7 @@ def run(
         if last:
             status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
         finished = done | (status != Status.RUNNING)
-        if result is None or last or callback is not None or not equal(finished, done):
+        if result is None or last or callback is not None or not masks_equal(finished, done):
             fresh = ~done if last or callback is not None else finished & ~done
             if result is None and invalid is not None:
                 status, fresh = torch.where(invalid, Status.INVALID, status), fresh | invalid
@@ -208,7 +208,7 @@ def run(
             if callback(progress):
                 early = result.status == Status.RUNNING
                 return result._replace(status=torch.where(early, Status.MAX_EVALUATIONS, result.status))
-        live = indices(~finished)
+        live = row_indices(~finished)
         if last or (live is not None and live.numel() == 0):
             break
         iteration.advance(at, finished, map.adapt(at, aux, iteration.context))
@@ -250,21 +250,21 @@ def _length(t: Tensor, metric: Tensor | None) -> Tensor:
 
 
 def _record(
-    result: Run | None,
+    result: LoopResult | None,
     iteration: Iteration,
     at: Evaluation,
     aux: Any,
     judged: tuple[Tensor, Tensor, Tensor],
     rows: Tensor,
     fresh: Tensor,
-) -> Run | None:
+) -> LoopResult | None:
     """Write the current batch's `fresh` rows (B,) into the full-size result, which begins with the first of them.
 
     Args:
-        judged: the last three fields of a `Run`.
+        judged: the last three fields of a `LoopResult`.
     """
     map, context = iteration.map, iteration.context
-    index = indices(fresh)
+    index = row_indices(fresh)
     if index is not None and len(index) == 0:
         return result
     place = None if index is None else rows[index]
@@ -272,9 +272,9 @@ def _record(
     if index is not None and len(index) <= _FEW * count:  # an output may cost more than an evaluation
         at, aux, judged = pytrees.transform(lambda t: t[index], (at, aux, judged))
         context, index = select_rows(context, index), None
-    now = Run(map.original(at, aux, context), map.output(at, aux, context), *judged)
+    now = LoopResult(map.original(at, aux, context), map.output(at, aux, context), *judged)
     if place is None:  # inside vmap nothing ever leaves the batch
-        return now if result is None else pytrees.transform(lambda old, new: freeze(fresh, new, old), result, now)
+        return now if result is None else pytrees.transform(lambda old, new: where_rows(fresh, new, old), result, now)
     if result is None:
         if index is not None:
             return now
@@ -301,6 +301,6 @@ def checked_start(start: Tensor | None, map: FixedPointMap, problem: Any, batch:
     dtype = pytrees.dtype(problem)
     if start.dtype != dtype:
         raise TypeError(f"start: expected the problem's dtype {dtype}, got {start.dtype}")
-    if concrete(start) and not bool(torch.isfinite(start).all()):
+    if is_readable(start) and not bool(torch.isfinite(start).all()):
         raise ValueError("start: expected finite numbers, got NaN or infinity")
     return start.unsqueeze(0) if batch is None else start

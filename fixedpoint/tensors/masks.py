@@ -1,6 +1,6 @@
 """Masks over the rows of a batch: they freeze finished rows and, inside torch.func.vmap, stand in for branches.
 
-Public, for maps and accelerators too: what depends on values must ask `concrete` first.
+Public, for maps and accelerators too: what depends on values must ask `is_readable` first.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 
-def freeze(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
+def where_rows(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """`old` on the rows in `done` (B,) bool, `new` elsewhere; both (B, ...). It may be one of them, not a copy, and
     then depends on that one only.
     """
     if torch.compiler.is_compiling():
         return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
     if old.ndim > 1 and done.device.type == "cpu" and old.dtype == new.dtype and old.shape == new.shape:
-        rows = indices(done)  # torch.where takes ten times as long as a copy
+        rows = row_indices(done)  # torch.where takes ten times as long as a copy
         if rows is not None:
             count, batch = rows.shape[0], done.shape[0]
             if 2 * count > batch:
-                return old if count == batch else freeze(~done, new, old)
+                return old if count == batch else where_rows(~done, new, old)
             return new.index_copy(0, rows, old[rows]) if count else new
     return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
 
 
-def concrete(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
     """Whether values can be read (not inside vmap)."""
     try:
         bool(tensor.reshape(-1)[:1].isnan().any())
@@ -35,12 +35,12 @@ def concrete(tensor: Tensor) -> bool:
     return True
 
 
-def version(tensor: Tensor) -> int:
+def in_place_version(tensor: Tensor) -> int:
     """How often it was changed in place; 0 for tensors of `torch.inference_mode`, which do not count."""
     return 0 if tensor.is_inference() else tensor._version
 
 
-def somewhere(mask: Tensor) -> bool:
+def any_row(mask: Tensor) -> bool:
     """Whether a mask is set anywhere; True where the values cannot be read (inside vmap)."""
     try:
         return bool(mask.any())
@@ -53,7 +53,7 @@ def finite_rows(points: Tensor) -> Tensor:
     return torch.isfinite(points.sum(1))
 
 
-def plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether it is an ordinary tensor, not one that torch.compile traces or torch.func wraps (without storage)."""
     if torch.compiler.is_compiling():
         return False
@@ -64,13 +64,13 @@ def plain(tensor: Tensor) -> bool:
     return True
 
 
-def constant(tensor: Tensor) -> bool:
+def is_constant(tensor: Tensor) -> bool:
     """Whether values can be read and nobody asks for a derivative here (no grad, no tangent, not inside torch.func)."""
     recorded = tensor.requires_grad and torch.is_grad_enabled()
-    return plain(tensor) and not recorded and unpack_dual(tensor).tangent is None
+    return is_plain(tensor) and not recorded and unpack_dual(tensor).tangent is None
 
 
-def indices(mask: Tensor) -> Tensor | None:
+def row_indices(mask: Tensor) -> Tensor | None:
     """(k,) int64 indices of the rows in `mask` (B,); None where the values cannot be read (inside vmap)."""
     try:
         return torch.nonzero(mask).flatten()
@@ -78,7 +78,7 @@ def indices(mask: Tensor) -> Tensor | None:
         return None
 
 
-def equal(one: Tensor, two: Tensor) -> bool:
+def masks_equal(one: Tensor, two: Tensor) -> bool:
     """Whether two masks are equal; False where the values cannot be read (inside vmap)."""
     try:
         return bool((one == two).all())

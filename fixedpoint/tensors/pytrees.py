@@ -52,7 +52,7 @@ def is_row(name: str, leaf: Tensor, ranks: Ranks) -> bool:
     return ranks is None or leaf.ndim == ranks[name] + 1
 
 
-def check(problem: Any, ranks: Ranks) -> int | None:
+def batch_size(problem: Any, ranks: Ranks) -> int | None:
     """The batch size of a problem, None for a single one.
 
     Raises:
@@ -92,7 +92,7 @@ def check(problem: Any, ranks: Ranks) -> int | None:
 
 
 def dtype(problem: Any) -> torch.dtype:
-    """The floating dtype of a problem that passed `check`."""
+    """The floating dtype of a problem that passed `batch_size`."""
     return next(t.dtype for t in tensors(problem).values() if t.is_floating_point())
 
 
@@ -101,7 +101,7 @@ def batched(problem: Any, ranks: Ranks) -> Any:
     return transform(lambda t: t.unsqueeze(0), problem)
 
 
-def first(tree: Any) -> Any:
+def unbatched(tree: Any) -> Any:
     """The only row of a batch of one, without the batch axis."""
     return transform(lambda t: t.squeeze(0), tree)
 
@@ -121,16 +121,16 @@ def nonfinite(problem: Any, ranks: Ranks, batch: int) -> dict[str, Tensor]:
     return faults
 
 
-def take(problem: Any, ranks: Ranks, index: Tensor) -> Any:
+def take_rows(problem: Any, ranks: Ranks, index: Tensor) -> Any:
     """The problem of the instances in `index` (int64, (B',)); shared leaves stay as they are."""
     return replace(problem, {n: t[index] for n, t in tensors(problem).items() if is_row(n, t, ranks)})
 
 
-def substitute(problem: Any, ranks: Ranks, bad: Tensor) -> Any:
+def replace_rows(problem: Any, ranks: Ranks, bad: Tensor) -> Any:
     """The problem with the rows in `bad` replaced by a copy of the first good one.
 
     The batch keeps its size, so that the good rows' arithmetic stays bitwise what it was.
     """
     rows = torch.arange(bad.shape[0], device=bad.device)
     source = torch.where(bad, torch.argmin(bad.to(torch.int8)), rows)
-    return take(problem, ranks, source)
+    return take_rows(problem, ranks, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import finite_rows, indices
+from fixedpoint.tensors.masks import finite_rows, row_indices
 from maps.cones.calculus.decomposed import DecomposedCone, Parts, clipped_differences
 from maps.cones.cone import Cone, positive, whole
 
@@ -58,7 +58,7 @@ class NuclearNorm(DecomposedCone):
         new = new if self.columns <= self.rows else new.mT
         found = torch.where(theta > 0, torch.cat([t + self.slope * theta, new.flatten(1)], 1), z)
         inside = (theta == 0) & (sigma.sum(1, keepdim=True) * (1 + EXACT) < self.slope * t)
-        unsure = indices(~finite | (~inside & (theta < EXACT * sigma[:, -1:])).any(1))
+        unsure = row_indices(~finite | (~inside & (theta < EXACT * sigma[:, -1:])).any(1))
         assert unsure is not None
         found = found.to(given.dtype)
         return found.index_copy(0, unsure, super().nearest(given[unsure])) if len(unsure) else found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fixedpoint import ProblemFamily
 from fixedpoint.experiments.evaluation import Peer
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from fixedpoint.solve.front import solved
 from maps.scs.certify.kkt import kkt_error, kkt_merit
 from maps.scs.iteration.map import SCS
@@ -26,7 +26,7 @@ class ConicFamily(ProblemFamily):
     """A family whose map is `SCS` and whose error is the KKT error in the original data."""
 
     map: SCS
-    tunable: ClassVar[Mapping[str, Setting]] = SCS.tunable
+    tunable: ClassVar[Mapping[str, SearchSpace]] = SCS.tunable
     error_kind = "kkt"
 
     def error(self, problem: ConeProgram, output: ConicPoint, residual: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def learn(
         cosine = 0.5 * (1 + math.cos(math.pi * update / updates))
         optimizer.param_groups[0]["lr"] = learning_rate * (SHRINK + (1 - SHRINK) * cosine)
         index = torch.randint(instances, (min(batch, instances),), generator=rng)
-        some, here = pytrees.take(problem, map.ranks, index), select_rows(context, index)
+        some, here = pytrees.take_rows(problem, map.ranks, index), select_rows(context, index)
         here = reweighted(map, here, start * theta.exp()[block])
         loss = _loss(family, plain, some, here, 2 * torch.sigmoid(logit), steps)
         optimizer.zero_grad()
@@ -128,7 +128,7 @@ def reweighted(map: SCS, context: Context, R: Tensor) -> Context:
 
 def _loss(family: ProblemFamily, map: SCS, problem: Any, context: Context, alpha: Tensor, steps: int) -> Tensor:
     """Mean log10 merit of the second half of the evaluations."""
-    x, origin = map.initial(context), map.cold(context)
+    x, origin = map.initial(context), map.cold_state(context)
     x, merits = origin + alpha * (x - origin), []
     for step in range(steps):
         x = map.retract(x, context)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint.solve.batch import Gradient, solve_rows
-from fixedpoint.solve.loop import Callback, Run
+from fixedpoint.solve.batch import Gradient, solve_batch
+from fixedpoint.solve.loop import Callback, LoopResult
 from maps.scs import mixed_precision
 from maps.scs.certify.solution import ConicSolution, judged
 from maps.scs.iteration.map import SCS
@@ -124,7 +124,7 @@ def solve(
     start, warm = _start(program, warm_start)
     began = time.perf_counter()
 
-    def finish(rows: slice, part: ConeProgram, found: Run, **options: float) -> dict[str, Tensor]:
+    def finish(rows: slice, part: ConeProgram, found: LoopResult, **options: float) -> dict[str, Tensor]:
         return judge(part, found, warm[rows] if program.batch is not None else warm[None], **options)
 
     options: dict[str, Any] = {"callback": callback, "on_invalid": on_invalid, "chunk": chunk, "workers": workers}
@@ -134,7 +134,7 @@ def solve(
             finish, judge, map, program, accelerator, start=start, gradient=gradient, reuse=reuse, **budget, **options
         )
     else:
-        found, batch = solve_rows(
+        found, batch = solve_batch(
             finish, map, program, accelerator, start=start, gradient=gradient, reuse=reuse, **budget, **options
         )
     del found["residual"]  # the map's own, for the callback

@@ -38,7 +38,7 @@ class Push(fp.Accelerator):
 class Watching(Push):
     """The same, and it wants to see everything."""
 
-    observant = True
+    learns_from_others = True
 
 
 def affine(size: int = 4, batch: int = 3) -> Any:
@@ -195,13 +195,13 @@ def test_a_warm_start_before_anderson_starts_anderson() -> None:
 
 def test_how_long_learned_parts_have_a_say() -> None:
     gru = fp.accelerators.create("gru", hidden=3, steps=5)
-    assert Schedule([gru, "anderson-2"]).trial == 5
-    assert Schedule(["warm-start", "anderson-2"]).trial == 0
-    assert Schedule(["warm-start", gru, "anderson-2"]).trial == 5
-    assert Schedule([gru, "anderson-2"], steps=[3]).trial == 3
-    assert Schedule(["picard", gru], steps=[4]).trial == 9
-    assert Schedule(["picard", gru, "anderson-2", "picard"], steps=[1, 2, 3]).trial == 3
-    assert Schedule(["picard", "anderson-2"], steps=[4]).trial is None
+    assert Schedule([gru, "anderson-2"]).learned_steps == 5
+    assert Schedule(["warm-start", "anderson-2"]).learned_steps == 0
+    assert Schedule(["warm-start", gru, "anderson-2"]).learned_steps == 5
+    assert Schedule([gru, "anderson-2"], steps=[3]).learned_steps == 3
+    assert Schedule(["picard", gru], steps=[4]).learned_steps == 9
+    assert Schedule(["picard", gru, "anderson-2", "picard"], steps=[1, 2, 3]).learned_steps == 3
+    assert Schedule(["picard", "anderson-2"], steps=[4]).learned_steps is None
 
 
 def test_from_a_cold_start_the_last_part_goes_on_alone() -> None:
@@ -210,7 +210,7 @@ def test_from_a_cold_start_the_last_part_goes_on_alone() -> None:
     schedule = Schedule([Push(1.0, steps=3), "anderson-2"]).bind(family.map.signature)
     x0 = torch.ones(3, 5, dtype=torch.float64)
     _, warm = schedule.init(x0, None)
-    cold = schedule.cold(x0)
+    cold = schedule.restart(x0)
     assert [(t.shape, t.dtype) for t in pytrees.tensors(warm).values()] == [
         (t.shape, t.dtype) for t in pytrees.tensors(cold).values()
     ]

@@ -19,7 +19,7 @@ class Memory(NamedTuple):
 class Good(fp.Accelerator):
     """The plain iteration with features and a state; the mutants vary it."""
 
-    laws = frozenset({"scale-invariant", "rotation-invariant"})
+    promises = frozenset({"scale-invariant", "rotation-invariant"})
 
     def init(self, x0, features, metric=None):
         return x0 + 0 * features.sum(1, keepdim=True), Memory(x0)
@@ -31,7 +31,7 @@ class Good(fp.Accelerator):
 class Network(Good, torch.nn.Module):
     """A learned accelerator: single-precision weights, a correction that vanishes with the residual."""
 
-    laws = frozenset()
+    promises = frozenset()
 
     def __init__(self, size=6):
         super().__init__()
@@ -252,7 +252,7 @@ class TooLong(Good):
 
 @mutant("declared-laws")
 class DeclaresTheUnknown(Good):
-    laws = frozenset({"quadratic"})
+    promises = frozenset({"quadratic"})
 
 
 @mutant("scale-invariant")
@@ -279,14 +279,14 @@ class ByCoordinates(Good):
 @mutant("finite-termination")
 class PlainWithMemory(Picard):
     memory = 5
-    laws = frozenset({"finite-termination"})
+    promises = frozenset({"finite-termination"})
 
 
 @mutant("finite-termination")
 class LateStart(AndersonII):
     def __init__(self):
         super().__init__(start=3)
-        self.laws = frozenset({"finite-termination"})
+        self.promises = frozenset({"finite-termination"})
 
 
 @mutant("safeguarded")

@@ -30,8 +30,8 @@ def random_weights(accelerator: Kind, seed: int = 0) -> Kind:
     for module in accelerator.modules():
         if isinstance(module, Learned):
             module.fit(Examples(normal(4, 9, size), normal(4, 9, size), normal(9, features), normal(9, size)))
-        if isinstance(module, Calibrated) and accelerator.trial is not None:
-            module.calibrate(1 + normal(accelerator.trial + 1, 9).abs())
+        if isinstance(module, Calibrated) and accelerator.learned_steps is not None:
+            module.calibrate(1 + normal(accelerator.learned_steps + 1, 9).abs())
     with torch.no_grad():
         for parameter in accelerator.parameters():
             parameter.copy_(0.3 * normal(*parameter.shape))

@@ -30,7 +30,7 @@ class Ranking(fp.FixedPointMap):
     def retract(self, x, context):
         return x / x.abs().sum(1, keepdim=True)
 
-    def normalized(self, x, context):
+    def dehomogenized(self, x, context):
         return self.retract(x, context)
 
 

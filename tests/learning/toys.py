@@ -62,7 +62,7 @@ class Factor(Learned):
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Any]:
         return x0, ()
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> Any:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> Any:
         return ()
 
     def step(self, at: fp.Evaluation, state: Any) -> tuple[Tensor, Any]:

@@ -14,7 +14,7 @@ from fixedpoint.checks.accelerators.case import BATCH, AcceleratorCase, accelera
 from fixedpoint.checks.compare import distance
 from fixedpoint.checks.report import NotApplicable, Violation
 from fixedpoint.checks.specimen import Adversary, Specimen, reflection
-from fixedpoint.protocol import LAWS, FixedPointMap
+from fixedpoint.protocol import PROMISES, FixedPointMap
 from fixedpoint.signature import Signature
 from fixedpoint.solution import Solution
 from fixedpoint.solve.front import solve
@@ -73,13 +73,13 @@ def _require_solved(solution: Solution, where: str) -> None:
 @accelerator_law("declared-laws")
 def declared(case: AcceleratorCase) -> None:
     """What it declares of itself is among the laws that are tested."""
-    if unknown := set(case.accelerator.laws) - LAWS:
-        raise Violation(f"laws: unknown {sorted(unknown)}; known are {sorted(LAWS)}")
+    if unknown := set(case.accelerator.promises) - PROMISES:
+        raise Violation(f"promises: unknown {sorted(unknown)}; known are {sorted(PROMISES)}")
 
 
 def _require_declared(case: AcceleratorCase, law: str) -> None:
-    if law not in case.accelerator.laws:
-        raise NotApplicable("not declared in `laws`")
+    if law not in case.accelerator.promises:
+        raise NotApplicable("not declared in `promises`")
 
 
 @accelerator_law("scale-invariant")

@@ -82,7 +82,7 @@ def traits(case: MapCase) -> None:
             gap = _norm(f(factor * x) - factor * f(x), dim=1) / _norm(factor * f(x), dim=1).clamp(min=1e-300)
             if bool((gap > case.loose).any()):
                 raise Violation(f'declared "homogeneous", but f({factor:g} x) is not {factor:g} f(x)')
-            known, scaled = (case.map.normalized(c * x, case.context) for c in (1.0, factor))
+            known, scaled = (case.map.dehomogenized(c * x, case.context) for c in (1.0, factor))
             if bool((distance(known, scaled) > case.loose).any()):
                 raise Violation(
                     f'declared "homogeneous", but `normalized` tells x from {factor:g} x: a loss could be lowered by '

@@ -26,7 +26,7 @@ class MapCase:
         self.parts = {n: t for n, t in pytrees.tensors(self.problem).items() if t.is_floating_point()}
         like = next(iter(self.parts.values()))
         self.dtype, self.device = like.dtype, like.device
-        self.batch = pytrees.check(problem, map.ranks) or 0
+        self.batch = pytrees.batch_size(problem, map.ranks) or 0
         self.eps = torch.finfo(self.dtype).eps
         self.exact = 4500 * self.eps  # 1e-12 in double precision: working precision, a few operations later
         self.loose = 4 * self.eps**0.5  # 6e-8: what differences of nearby numbers keep

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import constant
+from fixedpoint.tensors.masks import is_constant
 from maps.cones.cone import Cone
 
 Parts: TypeAlias = tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class DecomposedCone(Cone):
         """The nearest point of the cone."""
         if self.dim == 0:
             return z
-        return self.nearest(z) if constant(z) else _apply(self, z)[0]
+        return self.nearest(z) if is_constant(z) else _apply(self, z)[0]
 
     def nearest(self, z: Tensor) -> Tensor:
         """`project` where nobody asks for a derivative, for cones that have a faster way then."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maps.scs.certify.kkt import kkt_terms
-from maps.scs.iteration.residuals import Weights, certificate_weights
+from maps.scs.iteration.residuals import CertificateScale, certificate_scale
 from maps.scs.iteration.state import ConicPoint
 from maps.scs.problem.program import ConeProgram
 
@@ -54,6 +54,6 @@ def infeasible(program: ConeProgram, point: ConicPoint, tolerance: float) -> Pro
     return Proof(ConicPoint(elsewhere[0], y, elsewhere[1]), violation, torch.inf, (separation[:, 0] > 0) & small)
 
 
-def _weights(program: ConeProgram, point: ConicPoint) -> Weights:
+def _weights(program: ConeProgram, point: ConicPoint) -> CertificateScale:
     b, c = program.b.expand_as(point.y), program.c.expand_as(point.x)
-    return certificate_weights(program.A, program.patterns["A"], b, c)
+    return certificate_scale(program.A, program.patterns["A"], b, c)

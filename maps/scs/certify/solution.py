@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fixedpoint import Status
 from fixedpoint.gradients.adjoint import warn_instances
-from fixedpoint.solve.loop import Run
-from fixedpoint.tensors.masks import concrete, freeze
+from fixedpoint.solve.loop import LoopResult
+from fixedpoint.tensors.masks import is_readable, where_rows
 from maps.scs.certify.certificates import infeasible, unbounded
 from maps.scs.certify.kkt import kkt_terms
 from maps.scs.iteration.state import ConicPoint
@@ -81,7 +81,7 @@ class ConicSolution:
 
 def judged(
     program: ConeProgram,
-    solution: Run,
+    solution: LoopResult,
     warm: Tensor,
     *,
     eps_abs: float,
@@ -94,9 +94,9 @@ def judged(
     """
     point, status = ConicPoint(*solution.output), solution.status
     invalid = status == Status.INVALID
-    x = freeze(invalid, torch.zeros_like(point.x), point.x)  # 0 times NaN would spoil gradients of what is shared
+    x = where_rows(invalid, torch.zeros_like(point.x), point.x)  # 0 times NaN would spoil gradients of what is shared
     Px = torch.zeros_like(x) if program.P is None else times(program.P, x)
-    objective = freeze(invalid, torch.full_like(x[:, 0], torch.nan), ((0.5 * Px + program.c) * x).sum(-1))
+    objective = where_rows(invalid, torch.full_like(x[:, 0], torch.nan), ((0.5 * Px + program.c) * x).sum(-1))
     with torch.no_grad():
         terms = kkt_terms(program, *point, cones=False)  # s and y are projections
         violation = {name: terms[name][0] for name in ("primal", "dual", "gap")}
@@ -106,7 +106,7 @@ def judged(
         status = torch.where((status == Status.CONVERGED) & ~torch.as_tensor(exact), Status.STALLED, status)
     for verdict, prove in ((Status.PRIMAL_INFEASIBLE, infeasible), (Status.DUAL_INFEASIBLE, unbounded)):
         rows = status == verdict
-        if not concrete(rows) or not bool(rows.any()):
+        if not is_readable(rows) or not bool(rows.any()):
             continue
         with torch.no_grad():
             proof = prove(program, point, slack * eps_infeas)
@@ -114,7 +114,7 @@ def judged(
         rows = rows & proof.holds
         if point.x.requires_grad:
             warn_instances(rows, f"it is {verdict.name}, and a certificate is not differentiated")
-        point = ConicPoint(*(freeze(rows, new, old) for new, old in zip(proof.point, point, strict=True)))
+        point = ConicPoint(*(where_rows(rows, new, old) for new, old in zip(proof.point, point, strict=True)))
         violation = {name: torch.where(rows, proof.violation[name], old) for name, old in violation.items()}
         objective = torch.where(rows, proof.objective, objective)
     return {

@@ -11,9 +11,9 @@ import cvxpy as cp
 import torch
 
 from fixedpoint import Accelerator, Choice
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from fixedpoint.solve.front import Gradient
-from fixedpoint.tensors.masks import freeze
+from fixedpoint.tensors.masks import where_rows
 from maps.scs.cvxpy import problems
 from maps.scs.cvxpy.canonical import Canonical
 from maps.scs.cvxpy.solution import CvxpySolution, recovered
@@ -214,13 +214,13 @@ class CvxpyFamily(ConicFamily):
         if given.bad is None:
             return program
         c = program.c.expand(len(given.bad), -1)
-        spoilt = freeze(given.bad, torch.full_like(c, torch.nan), c)
+        spoilt = where_rows(given.bad, torch.full_like(c, torch.nan), c)
         return ConeProgram(program.A, program.b, spoilt, program.P, program.cones)
 
 
-def _tunable(canonical: Canonical) -> dict[str, Setting]:
+def _tunable(canonical: Canonical) -> dict[str, SearchSpace]:
     """The map's settings that matter here, and the form where there are two."""
-    found: dict[str, Setting] = dict(SCS.tunable)
+    found: dict[str, SearchSpace] = dict(SCS.tunable)
     if canonical.shared:
         found["normalize"] = Choice(("shared", False))
     if "z" not in canonical.cones:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Status
-from fixedpoint.tensors.masks import freeze
+from fixedpoint.tensors.masks import where_rows
 from maps.scs.cvxpy.recovery import Dual, Recovery
 from maps.scs.solve import ConicSolution
 
@@ -55,7 +55,7 @@ def recovered(recovery: Recovery, solution: ConicSolution, offset: Tensor, maxim
     single = solution.status.ndim == 0
     x, y, status = (part[None] if single else part for part in (solution.x, solution.y, solution.status))
     certificate = (status == Status.PRIMAL_INFEASIBLE) | (status == Status.DUAL_INFEASIBLE)
-    x, y = (freeze(certificate, torch.full_like(part, torch.nan), part) for part in (x, y))
+    x, y = (where_rows(certificate, torch.full_like(part, torch.nan), part) for part in (x, y))
     value = solution.objective + (offset[0] if single else offset[..., 0])
 
     def one(dual: Dual) -> Dual:

@@ -174,7 +174,7 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _content(accelerator: Accelerator | str | None) -> Any:
     """What makes two accelerators the same: their description; with weights, or unregistered, only being the same."""
-    if not isinstance(accelerator, Accelerator) or accelerator.trial is not None:
+    if not isinstance(accelerator, Accelerator) or accelerator.learned_steps is not None:
         return accelerator
     try:
         return describe(accelerator)

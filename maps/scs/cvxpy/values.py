@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import concrete
+from fixedpoint.tensors.masks import is_readable
 from maps.scs.cvxpy.leaves import SYMMETRIC, places
 
 TOLERANCE = 1e-10
@@ -60,7 +60,7 @@ def read(parameters: Sequence[Any], values: Sequence[Any], on_invalid: OnInvalid
     faults = [
         (message + _where(parameter, tensor, mask, batch), mask.expand(batch or 1))
         for parameter, tensor in zip(parameters, tensors, strict=True)
-        if concrete(tensor)
+        if is_readable(tensor)
         for message, mask in _faults(parameter, tensor.detach().reshape(-1, *parameter.shape))
         if bool(mask.any())
     ]

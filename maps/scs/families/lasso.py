@@ -14,7 +14,7 @@ import torch
 
 from fixedpoint import Choice
 from fixedpoint.learning.learned import require_counts
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from maps.scs.family import PAPER, ConicFamily
 from maps.scs.iteration.map import SCS
 from maps.scs.problem.program import ConeProgram
@@ -43,7 +43,7 @@ class Lasso(ConicFamily):
     """
 
     needs = ("cvxpy", "scs")
-    tunable: ClassVar[Mapping[str, Setting]] = {"form": Choice(("quadratic", "conic")), **SCS.tunable}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {"form": Choice(("quadratic", "conic")), **SCS.tunable}
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"form": "conic", **PAPER}}
     shifts: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "noise x2": {"noise": 0.2},

@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from fixedpoint import Choice
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from maps.scs.family import ConicFamily
 from maps.scs.iteration.map import SCS
 from maps.scs.problem.program import ConeProgram
@@ -57,7 +57,7 @@ class ParametricFamily(ConicFamily):
         settings: arguments of `SCS`.
     """
 
-    tunable: ClassVar[Mapping[str, Setting]] = {**SCS.tunable, "normalize": Choice(("shared", False))}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {**SCS.tunable, "normalize": Choice(("shared", False))}
 
     def __init__(self, form: str, program: ConeProgram, settings: Mapping[str, Any]) -> None:
         self.form = form

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Choice
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from maps.scs.families.parametric import Parametric, ParametricFamily
 from maps.scs.family import PAPER
 from maps.scs.problem.program import ConeProgram
@@ -52,7 +52,7 @@ class RobustKalman(ParametricFamily):
     """
 
     needs = ("cvxpy", "scs")
-    tunable: ClassVar[Mapping[str, Setting]] = {"form": Choice(("quadratic", "conic")), **ParametricFamily.tunable}
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {"form": Choice(("quadratic", "conic")), **ParametricFamily.tunable}
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"form": "conic", **PAPER},
         "metric": {"form": "quadratic", "eliminate": True, "normalize": False},

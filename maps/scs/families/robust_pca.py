@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint.experiments.evaluation import Peer, PeerPoint
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from maps.scs.families.parametric import Parametric, ParametricFamily
 from maps.scs.family import PAPER
 from maps.scs.iteration.state import ConicPoint
@@ -50,7 +50,7 @@ class RobustPCA(ParametricFamily):
 
     needs = ("cvxpy", "scs")
     # not the form: the conic one takes as many evaluations, each several times as long; "nuclear" has no zero cone
-    tunable: ClassVar[Mapping[str, Setting]] = {
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {
         name: setting for name, setting in ParametricFamily.tunable.items() if name != "zero_cone_factor"
     }
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maps.scs.iteration.residuals import Sizes, greatest
+from maps.scs.iteration.residuals import KktNorms, largest_of
 
 WAIT = 100
 """Evaluations between two changes, at least."""
@@ -27,16 +27,16 @@ class ScaleHistory(NamedTuple):
     """Evaluations since the last change."""
 
 
-def begin(scale: float, point: Sizes) -> ScaleHistory:
+def begin(scale: float, point: KktNorms) -> ScaleHistory:
     """The history after SCS's iteration 0, which ended at this point."""
     ratio = log_ratio(point)
     return ScaleHistory(torch.full_like(ratio, scale), ratio, torch.ones_like(ratio), torch.zeros_like(ratio))
 
 
-def log_ratio(point: Sizes) -> Tensor:
+def log_ratio(point: KktNorms) -> Tensor:
     """(B,) log of the relative primal residual over the relative dual residual."""
     primal, dual = (
-        (violation / greatest(*parts).clamp(min=1e-18)).clamp(min=1e-18)
+        (violation / largest_of(*parts).clamp(min=1e-18)).clamp(min=1e-18)
         for violation, parts in (
             (point.primal, (point.Ax, point.s, point.b)),
             (point.dual, (point.Px, point.Aty, point.c)),
@@ -45,7 +45,7 @@ def log_ratio(point: Sizes) -> Tensor:
     return torch.log(primal) - torch.log(dual)
 
 
-def update(history: ScaleHistory, point: Sizes, evaluations: int) -> tuple[ScaleHistory, Tensor]:
+def update(history: ScaleHistory, point: KktNorms, evaluations: int) -> tuple[ScaleHistory, Tensor]:
     """(history after a check, which instances changed their scale (B,)).
 
     Args:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Context
-from fixedpoint.tensors.masks import constant
-from maps.scs.iteration.residuals import Sizes, size
-from maps.scs.iteration.state import Inner
+from fixedpoint.tensors.masks import is_constant
+from maps.scs.iteration.residuals import KktNorms, scaled_norm
+from maps.scs.iteration.state import InnerPoint
 from maps.scs.linear_systems import LinearSystem
 from maps.scs.linear_systems.condensed.factor import Condensed
 from maps.scs.problem.sparse_matrix import SparseMatrix, rows_from, times, transposed_times
@@ -56,7 +56,7 @@ class Response(NamedTuple):
         and duals of equations where b is not.
         """
         values = P.values if isinstance(P, SparseMatrix) else P
-        if not all(t is None or constant(t) for t in (values, c, b_z)):  # a derivative may ask for more
+        if not all(t is None or is_constant(t) for t in (values, c, b_z)):  # a derivative may ask for more
             return self._replace(read=None, seen=None)
         mask = torch.cat([(c != 0).any(0), (b_z != 0).any(0)])
         if P is not None:
@@ -85,7 +85,7 @@ def solve(v: Tensor, R: Tensor, context: Context) -> Tensor:
     return _whole(right, context)[:, first:]
 
 
-def free(aux: Inner, R: Tensor, context: Context) -> Tensor:
+def free(aux: InnerPoint, R: Tensor, context: Context) -> Tensor:
     """(B, n + equations) x and the duals of equations at u~; R (n + m + 1,) or (B, n + m + 1)."""
     v, tau = aux.v[:, :-1], aux.v[:, -1:] + aux.half[:, -1:]
     first = R.shape[-1] - aux.v.shape[1]
@@ -94,7 +94,7 @@ def free(aux: Inner, R: Tensor, context: Context) -> Tensor:
     return torch.addcmul(p, tau, context.rows.g[:, :first], value=-1)
 
 
-def _read(aux: Inner, R: Tensor, context: Context) -> Tensor:
+def _read(aux: InnerPoint, R: Tensor, context: Context) -> Tensor:
     """`free`, but 0 where a check does not look."""
     response = context.shared.response
     if response is None or response.read is None:
@@ -104,7 +104,7 @@ def _read(aux: Inner, R: Tensor, context: Context) -> Tensor:
     return found.new_zeros(len(v), R.shape[-1] - aux.v.shape[1]).index_copy(1, response.read, found)
 
 
-def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
+def sizes(aux: InnerPoint, R: Tensor, context: Context) -> KktNorms:
     """As `termination.sizes`, for less: what A and P make of u~ is known from the system that it solves.
 
     With w = u - u~: A x = b tau~ on equations and R (u~ - v) + b tau~ on inequalities, P x + A'y~ = -c tau~, and so
@@ -136,17 +136,17 @@ def sizes(aux: Inner, R: Tensor, context: Context) -> Sizes:
         A_i = context.shared.response.A
     dual = torch.addcmul(transposed_times(A_i, w), tau - tau_tilde, c)
     Px = torch.zeros_like(x) if P is None else times(P, x)
-    return Sizes(
+    return KktNorms(
         tau=one,
-        primal=torch.maximum(size(ray - tau * b_i, unit), (one - tau_tilde[:, 0]).abs() * units.b_z),
-        Ax=torch.maximum(size(Ax, unit), before * units.b_z),
-        s=size(s, unit),
+        primal=torch.maximum(scaled_norm(ray - tau * b_i, unit), (one - tau_tilde[:, 0]).abs() * units.b_z),
+        Ax=torch.maximum(scaled_norm(Ax, unit), before * units.b_z),
+        s=scaled_norm(s, unit),
         b=one.abs() * units.b,
-        dual=size(dual, units.columns),
-        Px=nothing if P is None else size(Px, units.columns),
-        Aty=size(dual - torch.addcmul(Px, tau, c), units.columns),
+        dual=scaled_norm(dual, units.columns),
+        Px=nothing if P is None else scaled_norm(Px, units.columns),
+        Aty=scaled_norm(dual - torch.addcmul(Px, tau, c), units.columns),
         c=one.abs() * units.c,
-        ray=torch.maximum(size(ray, unit), before * units.b_z),
+        ray=torch.maximum(scaled_norm(ray, unit), before * units.b_z),
         xPx=nothing if P is None else (x * Px).sum(1) / square,
         cx=(c * x).sum(1) / square,
         by=((b_z * y_z).sum(1) + (b_i * y).sum(1)) / square,

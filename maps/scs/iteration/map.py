@@ -21,15 +21,15 @@ from torch import Tensor
 
 from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature
 from fixedpoint.gradients.adjoint import warn_instances, warn_untrusted
-from fixedpoint.search_space import Setting
+from fixedpoint.search_space import SearchSpace
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import freeze, somewhere
+from fixedpoint.tensors.masks import any_row, where_rows
 from maps.cones import ConeSpec, ProductCone
 from maps.scs import linear_systems
 from maps.scs.adjoint import vjp as adjoint
 from maps.scs.iteration import adaptive_scale, eliminated, residuals, settings
-from maps.scs.iteration.setup import homogeneous, metric, prepare
-from maps.scs.iteration.state import ConicPoint, Inner
+from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare
+from maps.scs.iteration.state import ConicPoint, InnerPoint
 from maps.scs.iteration.step import Step
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import entries
@@ -80,7 +80,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     """
 
     ranks: ClassVar = {"A": 2, "A.values": 1, "b": 1, "c": 1, "P": 2, "P.values": 1}
-    tunable: ClassVar[Mapping[str, Setting]] = {
+    tunable: ClassVar[Mapping[str, SearchSpace]] = {
         "normalize": Choice((True, False)),
         "scale": Range(1e-2, 1e3, log=True),
         "zero_cone_factor": Range(1e-1, 1e4, log=True),
@@ -218,7 +218,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             raise ValueError(f"start: expected x, y, s of widths {self.n}, {self.m}, {self.m}, got {found}")
         v = self._state(ConicPoint(*(part.to(dtype) for part in output)), context)
         known = torch.isfinite(v).all(1)
-        v = freeze(known, v, self.cold(context))
+        v = where_rows(known, v, self.cold_state(context))
         return self._first(v, self._solve(v, context), context)[0]
 
     def retract(self, x: Tensor, context: Context) -> Tensor:
@@ -226,7 +226,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return x * (self.signature.size**0.5 / torch.where(length > 0, length, 1.0))
 
-    def normalized(self, x: Tensor, context: Context) -> Tensor:
+    def dehomogenized(self, x: Tensor, context: Context) -> Tensor:
         """(B, l - 1) v / v_tau without its last entry; inf where v_tau vanishes or is negative (kappa > 0)."""
         tau = x[:, -1:]
         there = tau > TAU_FLOOR * torch.linalg.vector_norm(x, dim=1, keepdim=True)
@@ -240,13 +240,13 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         """One step of SCS."""
         return self.evaluate(x, context)[0]
 
-    def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, Inner]:
+    def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, InnerPoint]:
         """One step of SCS and the inner point it went through."""
         rows, R = context.rows, self._metric(context)[..., self.first :]
         p = self._solve(x, context)
         return self.step(x, p, rows.g[:, self.first :], rows.weighted, rows.curvature, R, rows.bounds)
 
-    def assess(self, evaluation: Evaluation, aux: Inner, context: Context) -> Assessment:
+    def assess(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
         point = self._sizes(aux, context)
@@ -258,7 +258,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             return Assessment(worst, torch.zeros_like(worst, dtype=torch.int64))
         return Assessment(worst, residuals.certificate(point, rows.scaling.sigma, rows.weights, self.eps_infeas))
 
-    def adapt(self, at: Evaluation, aux: Inner, context: Context) -> Adaptation | None:
+    def adapt(self, at: Evaluation, aux: InnerPoint, context: Context) -> Adaptation | None:
         """SCS's scalar rule for the scale; s and kappa, x and y stay what they are, v follows the new metric."""
         rows = context.rows
         if rows.history is None:
@@ -266,29 +266,29 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         history, changed = adaptive_scale.update(rows.history, self._sizes(aux, context), self.check_interval)
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
-        if somewhere(changed):
-            R = metric(self, history.scale)
+        if any_row(changed):
+            R = metric_diagonal(self, history.scale)
             kind, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
             try:
                 system = linear_systems.factor(kind, data.A, data.P, R_y, self.rho_x)
             except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
                 rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
-            x = x + freeze(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
+            x = x + where_rows(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
             rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b, self.first, data.b.dtype))
         return Adaptation(context._replace(rows=rows), x, fx, changed)
 
-    def original(self, at: Evaluation, aux: Inner, context: Context) -> Tensor:
+    def original(self, at: Evaluation, aux: InnerPoint, context: Context) -> Tensor:
         """V under the scale that a solve begins with."""
         R = context.rows.R
         if context.rows.history is None or R is None:
             return at.x
         return at.x + aux.slack(self._metric(context)) * (
-            1 / metric(self, torch.full_like(R[:, 0], self.scale)) - 1 / R
+            1 / metric_diagonal(self, torch.full_like(R[:, 0], self.scale)) - 1 / R
         )
 
-    def output(self, evaluation: Evaluation, aux: Inner, context: Context) -> ConicPoint:
+    def output(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> ConicPoint:
         """x, y, s in the original units."""
         D, E, sigma = context.rows.scaling
         scale = _safe(aux.last) * sigma
@@ -311,7 +311,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         evaluation = Evaluation(x_star, x_star, torch.zeros_like(x_star))
         point = self.output(evaluation, self.evaluate(x_star, context)[1], context)
         of_point = of_output
-        if not of_output or somewhere(of_x != 0):
+        if not of_output or any_row(of_x != 0):
             pull = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
             of_point = pull(of_x)
             if of_output:
@@ -330,14 +330,14 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         v = torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
         return v[:, self.first :]
 
-    def _whole(self, aux: Inner, context: Context) -> Inner:
+    def _whole(self, aux: InnerPoint, context: Context) -> InnerPoint:
         """The inner point with the coordinates that the state does not have."""
         if not self.first:
             return aux
         free = eliminated.free(aux, self._metric(context), context)
         return aux._replace(v=torch.cat([free, aux.v], 1), half=torch.cat([torch.zeros_like(free), aux.half], 1))
 
-    def _sizes(self, aux: Inner, context: Context) -> residuals.Sizes:
+    def _sizes(self, aux: InnerPoint, context: Context) -> residuals.KktNorms:
         """Of the inner point."""
         rows, shared, R = context.rows, context.shared, self._metric(context)
         if self.first:
@@ -345,7 +345,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
         s = aux.slack(R)[:, self.n : -1]
-        return residuals.sizes(data, rows.units, rows.scaling.sigma, x, y, s, tau)
+        return residuals.kkt_norms(data, rows.units, rows.scaling.sigma, x, y, s, tau)
 
     def _metric(self, context: Context) -> Tensor:
         """(n + m + 1,) or (B, n + m + 1) R."""
@@ -360,17 +360,17 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         sign = torch.cat([v.new_ones(self.n), v.new_full((self.m,), -1.0)])
         return system.solve(weight * sign * v[:, :-1])
 
-    def cold(self, context: Context) -> Tensor:
+    def cold_state(self, context: Context) -> Tensor:
         """(B, l) the cold v = (0, 0, 1)."""
         g = context.rows.g[:, self.first :]
         return torch.cat([torch.zeros_like(g), torch.ones_like(g[:, :1])], 1)
 
-    def _from_origin(self, context: Context) -> tuple[Tensor, Inner]:
+    def _from_origin(self, context: Context) -> tuple[Tensor, InnerPoint]:
         """SCS's iteration 0 from the cold v."""
-        v = self.cold(context)
+        v = self.cold_state(context)
         return self._first(v, torch.zeros_like(v[:, :-1]), context)
 
-    def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, Inner]:
+    def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, InnerPoint]:
         """SCS's iteration 0: a step with tau held at 1."""
         half = torch.cat([p - v[:, :-1] - context.rows.g[:, self.first :], 1 - v[:, -1:]], 1)
         return self.step.second(v, half, context.rows.bounds, first=True)

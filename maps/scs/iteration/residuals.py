@@ -18,7 +18,7 @@ NEGATIVE = 1e-9
 """How negative c'x or b'y must be (in the scaled data) before it can certify anything."""
 
 
-class Units(NamedTuple):
+class Unscaling(NamedTuple):
     """What a check needs of the scaling, made once."""
 
     rows: Tensor | None
@@ -33,15 +33,15 @@ class Units(NamedTuple):
     """(B,) the largest entry of b among the equations."""
 
     @classmethod
-    def of(cls, data: Data, scaling: Scaling, equations: int, *, scaled: bool) -> Units:
+    def of(cls, data: Data, scaling: Scaling, equations: int, *, scaled: bool) -> Unscaling:
         """For scaled data (or, unless `scaled`, for data that was left as it is) with so many equations in front."""
         D, E, sigma = scaling
         rows, columns = (1 / (D * sigma), 1 / (E * sigma)) if scaled else (None, None)
         b = data.b if rows is None else rows * data.b
-        return cls(rows, columns, largest(b), size(data.c, columns), largest(b[:, :equations]))
+        return cls(rows, columns, infinity_norm(b), scaled_norm(data.c, columns), infinity_norm(b[:, :equations]))
 
 
-class Sizes(NamedTuple):
+class KktNorms(NamedTuple):
     """Of an iterate (x, y, s, tau), not divided by tau, in the original units: largest entries and products, (B,)."""
 
     tau: Tensor
@@ -63,7 +63,7 @@ class Sizes(NamedTuple):
     by: Tensor
 
 
-def sizes(data: Data, units: Units, sigma: Tensor, x: Tensor, y: Tensor, s: Tensor, tau: Tensor) -> Sizes:
+def kkt_norms(data: Data, units: Unscaling, sigma: Tensor, x: Tensor, y: Tensor, s: Tensor, tau: Tensor) -> KktNorms:
     """Of an iterate.
 
     Args:
@@ -76,29 +76,29 @@ def sizes(data: Data, units: Units, sigma: Tensor, x: Tensor, y: Tensor, s: Tens
     ray, one = Ax + s, tau[:, 0]
     nothing = torch.zeros_like(one)
     square = sigma[:, 0] ** 2
-    return Sizes(
+    return KktNorms(
         tau=one,
-        primal=size(ray - tau * data.b, units.rows),
-        Ax=size(Ax, units.rows),
-        s=size(s, units.rows),
+        primal=scaled_norm(ray - tau * data.b, units.rows),
+        Ax=scaled_norm(Ax, units.rows),
+        s=scaled_norm(s, units.rows),
         b=one.abs() * units.b,
-        dual=size((Aty if Px is None else Px + Aty) + tau * data.c, units.columns),
-        Px=nothing if Px is None else size(Px, units.columns),
-        Aty=size(Aty, units.columns),
+        dual=scaled_norm((Aty if Px is None else Px + Aty) + tau * data.c, units.columns),
+        Px=nothing if Px is None else scaled_norm(Px, units.columns),
+        Aty=scaled_norm(Aty, units.columns),
         c=one.abs() * units.c,
-        ray=size(ray, units.rows),
+        ray=scaled_norm(ray, units.rows),
         xPx=nothing if Px is None else (x * Px).sum(1) / square,
         cx=(data.c * x).sum(1) / square,
         by=(data.b * y).sum(1) / square,
     )
 
 
-def greatest(*parts: Tensor) -> Tensor:
+def largest_of(*parts: Tensor) -> Tensor:
     """(B,) the largest of several."""
     return torch.stack(parts).amax(0)
 
 
-def kkt_residual(of: Sizes, weights: tuple[float, float]) -> Tensor:
+def kkt_residual(of: KktNorms, weights: tuple[float, float]) -> Tensor:
     """(B,) the largest of the primal, dual and gap residuals, each over absolute + relative * (size of its terms).
 
     Args:
@@ -109,24 +109,24 @@ def kkt_residual(of: Sizes, weights: tuple[float, float]) -> Tensor:
     xPx, cx, by = of.xPx / tau / tau, of.cx / tau, of.by / tau
     absolute, relative = weights
     residuals = []
-    for violation, size in (
-        (of.primal / tau, greatest(of.Ax, of.s, of.b) / tau),
-        (of.dual / tau, greatest(of.Px, of.Aty, of.c) / tau),
-        ((xPx + cx + by).abs(), greatest(xPx.abs(), cx.abs(), by.abs())),
+    for violation, scaled_norm in (
+        (of.primal / tau, largest_of(of.Ax, of.s, of.b) / tau),
+        (of.dual / tau, largest_of(of.Px, of.Aty, of.c) / tau),
+        ((xPx + cx + by).abs(), largest_of(xPx.abs(), cx.abs(), by.abs())),
     ):
-        allowed = absolute + relative * size
+        allowed = absolute + relative * scaled_norm
         residuals.append(violation / torch.where(violation == 0, torch.ones_like(allowed), allowed))  # not 0 / 0
-    return greatest(*residuals)
+    return largest_of(*residuals)
 
 
-class Weights(NamedTuple):
+class CertificateScale(NamedTuple):
     """How much more a certificate's violation counts where A is small beside c or b, (B,) each."""
 
     unbounded: Tensor
     infeasible: Tensor
 
 
-def certificate_weights(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> Weights:
+def certificate_scale(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> CertificateScale:
     """max(1, ||c|| / max|A|) and max(1, ||b|| / max|A|); 1 where A vanishes, and there is nothing to compare with.
 
     Args:
@@ -134,12 +134,12 @@ def certificate_weights(A: Matrix, pattern: Pattern, b: Tensor, c: Tensor) -> We
         b, c: (B, m), (B, n), original; a single row where they are shared.
     """
     values = entries(A, pattern).detach()
-    size = largest(values if values.ndim == 2 else values[None])
+    size = infinity_norm(values if values.ndim == 2 else values[None])
     size = torch.where(size > 0, size, torch.inf)
-    return Weights((largest(c) / size).clamp(min=1), (largest(b) / size).clamp(min=1))
+    return CertificateScale((infinity_norm(c) / size).clamp(min=1), (infinity_norm(b) / size).clamp(min=1))
 
 
-def certificate(of: Sizes, sigma: Tensor, weights: Weights, tolerance: float) -> Tensor:
+def certificate(of: KktNorms, sigma: Tensor, weights: CertificateScale, tolerance: float) -> Tensor:
     """(B,) DUAL_INFEASIBLE where x shows that the objective is unbounded, PRIMAL_INFEASIBLE where y shows that no point
     is feasible, else RUNNING.
 
@@ -159,11 +159,11 @@ def certificate(of: Sizes, sigma: Tensor, weights: Weights, tolerance: float) ->
     return torch.where(falls & (ray < tolerance), Status.DUAL_INFEASIBLE, status)
 
 
-def size(t: Tensor, unit: Tensor | None) -> Tensor:
+def scaled_norm(t: Tensor, unit: Tensor | None) -> Tensor:
     """(B,) infinity norm of unit * t (B, k)."""
-    return largest(t if unit is None else unit * t)
+    return infinity_norm(t if unit is None else unit * t)
 
 
-def largest(t: Tensor) -> Tensor:
+def infinity_norm(t: Tensor) -> Tensor:
     """(B,) infinity norm of the rows; 0 when they are empty (m = 0)."""
     return torch.maximum(t.amax(1), -t.amin(1)) if t.shape[1] else t.sum(1)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from fixedpoint import Context
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import constant, version
+from fixedpoint.tensors.masks import in_place_version, is_constant
 from maps.scs import linear_systems
 from maps.scs.iteration import eliminated, equilibration
 from maps.scs.iteration.equilibration import Data, Scaling
-from maps.scs.iteration.residuals import Units, Weights, certificate_weights
-from maps.scs.iteration.state import Rows, Shared
+from maps.scs.iteration.residuals import CertificateScale, Unscaling, certificate_scale
+from maps.scs.iteration.state import BatchData, InstanceData
 from maps.scs.linear_systems import LinearSystem
 from maps.scs.linear_systems.sparse import SparseDirect
 from maps.scs.problem.program import ConeProgram
@@ -53,7 +53,7 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
         rights = batch + map.signature.size if one and map.first and _stamp(problem) is not None else None
         kind = linear_systems.choose(patterns["A"], patterns.get("P"), 1 if one else batch, rights=rights)
     data = _laid_out(data if one else _expanded(data, batch), kind, patterns)
-    R = metric(map, torch.full((1 if one else batch,), map.scale, dtype=precise, device=b.device))
+    R = metric_diagonal(map, torch.full((1 if one else batch,), map.scale, dtype=precise, device=b.device))
     R_y, rho_x = R[..., map.n : -1], eliminated.WEIGHT if map.first else map.rho_x
     weightless = map.cone.equalities if map.first else None
     rough = ROUNDED if precise != dtype else 0.0
@@ -61,10 +61,10 @@ def prepare(map: SCS, problem: ConeProgram, earlier: Context | None = None) -> C
         kind, data.A, data.P, R_y[0] if one else R_y, rho_x, weightless=weightless, tolerance=rough
     )
     if not one:
-        return Context(_rows(map, problem, data, diagonals, system, R), Shared(kind), problem)
+        return Context(_rows(map, problem, data, diagonals, system, R), BatchData(kind), problem)
     response = eliminated.Response.of(system, data.A, R[0], map.first) if _responds(map, system, batch) else None
     A, P, R_one, response = pytrees.transform(lambda t: t.to(dtype), (data.A, data.P, R[0], response))
-    shared = Shared(kind, A, P, system, R_one, response, _stamp(problem))
+    shared = BatchData(kind, A, P, system, R_one, response, _stamp(problem))
     return _with_rows(map, problem, raw, diagonals, shared)
 
 
@@ -105,18 +105,18 @@ def _stamp(problem: ConeProgram) -> tuple[Any, ...] | None:
         values = matrix.values if isinstance(matrix, SparseMatrix) else matrix
         if values is None:
             found.append(None)
-        elif not constant(values):
+        elif not is_constant(values):
             return None
         else:
             # the sum tells of changes that torch does not count, through NumPy or `.data`
             place = id(matrix.pattern) if isinstance(matrix, SparseMatrix) else None
             found.append(
-                (values.data_ptr(), version(values), values.shape, values.stride(), place, float(values.sum()))
+                (values.data_ptr(), in_place_version(values), values.shape, values.stride(), place, float(values.sum()))
             )
     return tuple(found)
 
 
-def _with_rows(map: SCS, problem: ConeProgram, raw: Data, diagonals: Scaling, shared: Shared) -> Context:
+def _with_rows(map: SCS, problem: ConeProgram, raw: Data, diagonals: Scaling, shared: BatchData) -> Context:
     """The context of a batch that shares its scaled matrices."""
     b, c = equilibration.apply_vectors(raw, diagonals)
     data = Data(b.new_zeros(len(b), 0, 0), None, b, c)  # of A and P placeholders without entries
@@ -125,28 +125,28 @@ def _with_rows(map: SCS, problem: ConeProgram, raw: Data, diagonals: Scaling, sh
     return Context(_rows(map, problem, data, diagonals, shared.system, shared.R), shared, problem)
 
 
-def _rows(map: SCS, problem: ConeProgram, data: Data, diagonals: Scaling, system: Any, R: Any) -> Rows:
+def _rows(map: SCS, problem: ConeProgram, data: Data, diagonals: Scaling, system: Any, R: Any) -> InstanceData:
     own = R.ndim == 2
-    return Rows(
+    return InstanceData(
         data=data,
         scaling=diagonals,
-        units=Units.of(data, diagonals, map.cone.equalities, scaled=map.normalize is not False),
+        units=Unscaling.of(data, diagonals, map.cone.equalities, scaled=map.normalize is not False),
         system=system if own else None,
         among=eliminated.among(system, map.first) if own and map.first else None,
         **homogeneous(system, R, data.c, data.b, map.first, _precise(map, not own, data.b.dtype)),
         R=R if own else None,
         bounds=map.cone.rescaled(diagonals.D),
-        weights=Weights(*(part.expand(len(data.b)).to(data.b.dtype) for part in _weights(problem))),
+        weights=CertificateScale(*(part.expand(len(data.b)).to(data.b.dtype) for part in _weights(problem))),
         history=None,
     )
 
 
-def _weights(problem: ConeProgram) -> Weights:
+def _weights(problem: ConeProgram) -> CertificateScale:
     b, c = (part if part.ndim == 2 else part[None] for part in (problem.b, problem.c))
-    return certificate_weights(problem.A, problem.patterns["A"], b, c)
+    return certificate_scale(problem.A, problem.patterns["A"], b, c)
 
 
-def metric(map: SCS, scale: Tensor) -> Tensor:
+def metric_diagonal(map: SCS, scale: Tensor) -> Tensor:
     """(B, l) R for scales (B,)."""
     batch = len(scale)
     rows = 1 / scale[:, None].expand(-1, map.m)
@@ -191,7 +191,7 @@ def _expanded(data: Data, batch: int) -> Data:
 def _patterns(problem: ConeProgram) -> dict[str, Pattern]:
     """Of the stored entries; of all, where somebody may differentiate a dense matrix: by its zeros too."""
     dense = {name: t for name in problem.patterns if isinstance(t := getattr(problem, name), Tensor)}
-    return problem.patterns | {n: Pattern.full(*t.shape[-2:]) for n, t in dense.items() if not constant(t)}
+    return problem.patterns | {n: Pattern.full(*t.shape[-2:]) for n, t in dense.items() if not is_constant(t)}
 
 
 def _laid_out(data: Data, kind: str, patterns: dict[str, Pattern]) -> Data:

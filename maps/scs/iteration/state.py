@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maps.scs.iteration.adaptive_scale import ScaleHistory
 from maps.scs.iteration.equilibration import Data, Scaling
-from maps.scs.iteration.residuals import Units, Weights
+from maps.scs.iteration.residuals import CertificateScale, Unscaling
 from maps.scs.linear_systems import LinearSystem
 
 
@@ -24,7 +24,7 @@ class ConicPoint(NamedTuple):
     """(B, m) in K"""
 
 
-class Inner(NamedTuple):
+class InnerPoint(NamedTuple):
     """By-products of a step, from which x, y, s and tau are read at checks alone."""
 
     v: Tensor
@@ -52,13 +52,13 @@ class Inner(NamedTuple):
         return torch.cat([torch.zeros_like(self.v[:, :free]), R[..., free:] * (self.tail - z)], 1)
 
 
-class Rows(NamedTuple):
+class InstanceData(NamedTuple):
     """What belongs to single instances; None where the batch shares it or there is none."""
 
     data: Data
     """Scaled; A and P are placeholders without entries here when the batch shares them."""
     scaling: Scaling
-    units: Units
+    units: Unscaling
     system: LinearSystem | None
     among: Any
     """Solves for the inequalities alone, where the map eliminates: see `condensed.Among`."""
@@ -72,11 +72,11 @@ class Rows(NamedTuple):
     """(B, n + m + 1)"""
     bounds: Tensor | None
     """(B, 2, k) of the box, scaled."""
-    weights: Weights
+    weights: CertificateScale
     history: ScaleHistory | None
 
 
-class Shared(NamedTuple):
+class BatchData(NamedTuple):
     """What the whole batch uses; None where every instance has its own."""
 
     solver: str

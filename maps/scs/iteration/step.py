@@ -7,7 +7,7 @@ from torch import Tensor
 
 from maps.cones import ProductCone
 from maps.scs.iteration import embedding
-from maps.scs.iteration.state import Inner
+from maps.scs.iteration.state import InnerPoint
 
 
 class Step:
@@ -26,7 +26,7 @@ class Step:
 
     def __call__(
         self, v: Tensor, p: Tensor, g: Tensor, weighted: Tensor, curvature: Tensor, R: Tensor, bounds: Tensor | None
-    ) -> tuple[Tensor, Inner]:
+    ) -> tuple[Tensor, InnerPoint]:
         """(f(v), the inner point).
 
         Args:
@@ -41,7 +41,9 @@ class Step:
         half = torch.cat([torch.addcmul(difference, tau, g, value=-1), tau - eta], 1)
         return self.second(v, half, bounds)
 
-    def second(self, v: Tensor, half: Tensor, bounds: Tensor | None, *, first: bool = False) -> tuple[Tensor, Inner]:
+    def second(
+        self, v: Tensor, half: Tensor, bounds: Tensor | None, *, first: bool = False
+    ) -> tuple[Tensor, InnerPoint]:
         """The second half of a step, after the first, u~ - v: project and relax; `first` holds tau at 1.
 
         R is constant inside every block that is not separable and on the box, so the projection in its norm is the
@@ -55,4 +57,4 @@ class Step:
         following = torch.add(tail, u - u_tilde, alpha=self.alpha)
         if self.free:
             following = torch.cat([torch.add(v[:, : self.free], half[:, : self.free], alpha=self.alpha), following], 1)
-        return following, Inner(v, half, u)
+        return following, InnerPoint(v, half, u)

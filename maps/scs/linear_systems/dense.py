@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import concrete
+from fixedpoint.tensors.masks import is_readable
 from maps.scs.problem.sparse_matrix import times
 
 
@@ -109,7 +109,7 @@ def invert(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Inverse:
     R_rows = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     K = torch.cat([torch.cat([block, A.mT], -1), torch.cat([A, torch.diag_embed(-R_rows)], -1)], -2)
     system = Inverse(K, torch.linalg.inv_ex(K).inverse)
-    if not concrete(A):
+    if not is_readable(A):
         return system
     with torch.no_grad():
         known = torch.cat(_known_solution(A), 1)
@@ -154,12 +154,12 @@ def factor(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Dense:
     system = Dense(Reduced(A, block, inverse, R_rows))
     with torch.no_grad():
         inexact = finite & ~(_error(system, target, known) <= limit)
-    if concrete(A) and not bool(inexact.any()):
+    if is_readable(A) and not bool(inexact.any()):
         return system
     system = system._replace(refined=inexact[:, None])
     with torch.no_grad():
         inexact = finite & ~(_error(system, target, known) <= limit)
-    if not concrete(A) or not bool(inexact.any()):  # inside vmap nobody can be told apart: refined, and no LU
+    if not is_readable(A) or not bool(inexact.any()):  # inside vmap nobody can be told apart: refined, and no LU
         return system
 
     corner = torch.diag_embed(-R_rows)

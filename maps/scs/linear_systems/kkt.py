@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import constant
+from fixedpoint.tensors.masks import is_constant
 from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix, times, transposed_times
 
 Operator = Callable[..., Tensor]
@@ -19,7 +19,7 @@ Operator = Callable[..., Tensor]
 
 def apply(operator: Operator, right: Tensor, *tensors: Tensor) -> Tensor:
     """operator(right, *tensors), its tensors held constant: see `Constant`."""
-    if all(constant(t) for t in (right, *tensors[:1])):  # factors are of one kind
+    if all(is_constant(t) for t in (right, *tensors[:1])):  # factors are of one kind
         return operator(right, *tensors)  # autograd.Function.apply alone takes a quarter of a millisecond
     return Constant.apply(operator, right, *tensors)
 

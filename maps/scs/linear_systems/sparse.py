@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import constant
+from fixedpoint.tensors.masks import is_constant
 from maps.scs.linear_systems.dense import FactorizationError
 from maps.scs.linear_systems.kkt import apply, host, kkt_product, mapped_first
 from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix
@@ -62,7 +62,7 @@ class SparseDirect(NamedTuple):
     def solve(self, right: Tensor) -> Tensor:
         """(B, n + m) -> (B, n + m)."""
         solution = self._once(right)
-        if all(constant(t) for t in (self.A.values, self.R_y, *(() if self.P is None else (self.P.values,)))):
+        if all(is_constant(t) for t in (self.A.values, self.R_y, *(() if self.P is None else (self.P.values,)))):
             return solution
         # K is differentiated, or mapped: a step of refinement sees it
         return solution + self._once(right - kkt_product(self.A, self.P, self.R_y, self.rho_x, solution))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import constant, version
+from fixedpoint.tensors.masks import in_place_version, is_constant
 
 _LONG, _FULL = 8, 512
 """Entries of a row, and of a block, from which on a dense product is worth it."""
@@ -128,15 +128,15 @@ class Host:
         """(nnz,) values times (B, n), or transposed; None where torch has to see it (derivatives, vmap, a device),
         or is faster since there are few rows.
         """
-        if len(vector) < _MANY or not (constant(values) and constant(vector)) or vector.device.type != "cpu":
+        if len(vector) < _MANY or not (is_constant(values) and is_constant(vector)) or vector.device.type != "cpu":
             return None
-        if self._made is None or self._made[0] != version(values):
+        if self._made is None or self._made[0] != in_place_version(values):
             from scipy import sparse
 
             data, (starts, order, (starts_transposed, rows)) = values.detach().numpy(), pattern.compressed
             matrix = sparse.csr_matrix((data, pattern.columns, starts), shape=pattern.shape)
             transpose = sparse.csr_matrix((data[order], rows, starts_transposed), shape=pattern.shape[::-1])
-            self._made = version(values), matrix, transpose
+            self._made = in_place_version(values), matrix, transpose
         matrix = self._made[2 if transposed else 1]
         return blockwise(
             lambda rows: torch.from_numpy(matrix @ np.ascontiguousarray(rows.numpy().T)).mT, vector.detach()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fixedpoint.tensors.masks import concrete
+from fixedpoint.tensors.masks import is_readable
 from maps.cones import ConeSpec, ProductCone
 from maps.scs.problem.sparse_matrix import Matrix, Pattern, SparseMatrix
 
@@ -160,7 +160,7 @@ def _pattern(matrix: Matrix) -> Pattern:
     if isinstance(matrix, SparseMatrix):
         return matrix.pattern
     shape = (matrix.shape[-2], matrix.shape[-1])
-    if not concrete(matrix):
+    if not is_readable(matrix):
         mask = np.ones(shape, dtype=bool)
     else:
         present = torch.nan_to_num(matrix.detach()) != 0
@@ -177,7 +177,7 @@ def _mirrored(P: Matrix) -> tuple[Matrix, str]:
     if isinstance(P, SparseMatrix):
         rows, columns = P.pattern.rows, P.pattern.columns
         below, above = bool((rows > columns).any()), bool((rows < columns).any())
-    elif concrete(P):
+    elif is_readable(P):
         below, above = (bool((torch.nan_to_num(part.detach()) != 0).any()) for part in (P.tril(-1), P.triu(1)))
     else:
         return P, "full"

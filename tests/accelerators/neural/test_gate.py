@@ -29,12 +29,12 @@ class Leap(fp.Accelerator):
     uses_features = False
 
     def __init__(self, start: Tensor, push: float = 0.0, trial: int = 2) -> None:
-        self.start, self.push, self.trial = start, push, trial
+        self.start, self.push, self.learned_steps = start, push, trial
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Told]:
-        return self.start.expand_as(x0), Told(torch.full_like(x0[:, :1], self.trial))
+        return self.start.expand_as(x0), Told(torch.full_like(x0[:, :1], self.learned_steps))
 
-    def cold(self, x0: Tensor, metric: Tensor | None = None) -> Told:
+    def restart(self, x0: Tensor, metric: Tensor | None = None) -> Told:
         return Told(torch.zeros_like(x0[:, :1]))
 
     def step(self, at: fp.Evaluation, state: Told) -> tuple[Tensor, Told]:
@@ -84,7 +84,7 @@ def test_every_step_of_a_stranger_must_be_fast() -> None:
     slow = path(Leap(torch.full((2,), 2.5, dtype=torch.float64)))
     assert DOUBT < 0.75
     assert torch.equal(slow.x[2], slow.fx[0]), "better than the cold start, not enough"
-    fast = path(Leap(torch.full((2,), 3.5, dtype=torch.float64), trial=0))
+    fast = path(Leap(torch.full((2,), 3.5, dtype=torch.float64), learned_steps=0))
     assert torch.equal(fast.x[2], fast.fx[1])
 
 

@@ -56,7 +56,7 @@ def test_instances_at_different_steps_do_not_mix() -> None:
 def test_sent_back_to_the_cold_start_it_is_plain() -> None:
     method = scrambled(made())
     (at,) = evaluations(3, 1)
-    assert torch.equal(method.step(at, method.cold(at.x))[0], at.fx)
+    assert torch.equal(method.step(at, method.restart(at.x))[0], at.fx)
 
 
 def test_one_number_for_all_coordinates_serves_every_size() -> None:

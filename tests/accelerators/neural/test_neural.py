@@ -155,14 +155,14 @@ def test_from_a_cold_start_nothing_learned_has_a_say(name: str) -> None:
     base = {"mixing": fp.accelerators.create("anderson-2", memory=4)}.get(name, fp.accelerators.create("picard"))
     x0 = torch.ones(3, 5, dtype=torch.float64)
     _, warm = begin(method, 3)
-    cold, (x, state) = method.cold(x0, None), base.init(x0, None)
+    cold, (x, state) = method.restart(x0, None), base.init(x0, None)
     kinds = [[(t.shape, t.dtype) for t in pytrees.tensors(s).values()] for s in (warm, cold)]
     assert kinds[0] == kinds[1]
     for at in evaluations(3, 4):
         x, cold = method.step(at, cold)
         expected, state = base.step(at, state)
         assert torch.allclose(x, expected, rtol=1e-12, atol=1e-12)
-    assert method.trial == method.steps
+    assert method.learned_steps == method.steps
 
 
 @pytest.mark.parametrize("name", RECURRENT)

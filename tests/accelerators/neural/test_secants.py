@@ -187,7 +187,7 @@ def step_of(method: Secants, at: fp.Evaluation, state: SecantsState) -> Tensor:
 def test_after_its_steps_and_from_a_cold_start_anderson_goes_on_alone() -> None:
     method = ridges(scrambled(made(steps=3)), 1e-2)
     _, state = method.init(torch.zeros(3, 5, dtype=torch.float64), None)
-    cold, theirs = method.cold(torch.zeros(3, 5, dtype=torch.float64)), anderson()
+    cold, theirs = method.restart(torch.zeros(3, 5, dtype=torch.float64)), anderson()
     kinds = [[(t.shape, t.dtype) for t in pytrees.tensors(s).values()] for s in (state, cold)]
     assert kinds[0] == kinds[1]
     _, own = theirs.init(torch.zeros(3, 5, dtype=torch.float64), None)
@@ -197,7 +197,7 @@ def test_after_its_steps_and_from_a_cold_start_anderson_goes_on_alone() -> None:
         expected, own = theirs.step(at, own)
         assert torch.equal(y, expected)
         assert torch.equal(x, expected) == (k >= 3), k
-    assert method.trial == 3
+    assert method.learned_steps == 3
 
 
 def test_instances_may_be_at_different_places() -> None:

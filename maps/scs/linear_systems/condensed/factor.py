@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixedpoint.tensors.masks import constant, finite_rows
-from maps.scs.iteration.residuals import largest
+from fixedpoint.tensors.masks import finite_rows, is_constant
+from maps.scs.iteration.residuals import infinity_norm
 from maps.scs.linear_systems import dense
 from maps.scs.linear_systems.condensed.ordering import DENSE, SPARSE, Excerpt, Plan, excerpt, plan
 from maps.scs.linear_systems.condensed.runs import Index, Places, take
@@ -94,7 +94,7 @@ def factor(
 ) -> Condensed | dense.Dense | dense.Inverse:
     """See `linear_systems.factor`; instances whose condensation is not accurate get a dense factor."""
     direct: Any = dense.factor if weightless is None else dense.invert
-    if not all(constant(t) for t in (A.values, R_y, *(() if P is None else (P.values,)))):
+    if not all(is_constant(t) for t in (A.values, R_y, *(() if P is None else (P.values,)))):
         return direct(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
     found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2, equations=weightless or 0)
     R_y = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
@@ -114,7 +114,7 @@ def factor(
         limit = max(_TOLERANCE[R_y.dtype], tolerance)
 
         def inexact(system: Condensed) -> Tensor:
-            return whole & ~(largest(system.solve(target) - known) <= limit)
+            return whole & ~(infinity_norm(system.solve(target) - known) <= limit)
 
         wrong = inexact(system)
         if bool(wrong.any()) and A.ndim == 3 and R_y.dtype == torch.float32:

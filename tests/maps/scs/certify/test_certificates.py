@@ -12,7 +12,7 @@ from scipy import sparse
 import fixedpoint as fp
 from maps.scs import ConeProgram, ConicPoint, solve
 from maps.scs.certify.certificates import infeasible, unbounded
-from maps.scs.iteration.residuals import certificate_weights
+from maps.scs.iteration.residuals import certificate_scale
 
 PRIMAL: dict[str, tuple[Any, ...]] = {
     "LP": ([[1.0], [-1.0]], [-1.0, -1.0], [1.0], None, {"l": 2}),
@@ -131,11 +131,11 @@ def test_claims_that_the_data_do_not_bear_out_are_refused() -> None:
 def test_the_weights_of_violations() -> None:
     b, c = torch.tensor([[3.0, -6.0]]), torch.tensor([[0.5]])
     program = ConeProgram(torch.tensor([[2.0], [-1.0]]), b[0], c[0], cones={"l": 2})
-    weights = certificate_weights(program.A, program.patterns["A"], b, c)
+    weights = certificate_scale(program.A, program.patterns["A"], b, c)
     assert weights.infeasible.tolist() == [3.0]
     assert weights.unbounded.tolist() == [1.0]
     empty = ConeProgram(torch.zeros(2, 1), b[0], c[0], cones={"l": 2})
-    assert certificate_weights(empty.A, empty.patterns["A"], b, c).infeasible.tolist() == [1.0]
+    assert certificate_scale(empty.A, empty.patterns["A"], b, c).infeasible.tolist() == [1.0]
 
 
 def test_a_claim_of_convergence_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,12 +34,12 @@ def test_normalized_points_have_no_scale() -> None:
     context = map.setup(many)
     v = torch.randn(3, map.signature.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v[:, -1] = torch.tensor([0.5, 2.0, 1e-9])
-    free = map.normalized(v, context)
+    free = map.dehomogenized(v, context)
     assert free.shape == (3, many.n + many.m)
     assert torch.equal(free, v[:, :-1] / v[:, -1:])
     for factor in (1e-6, 3.0, 1e6):
-        assert torch.allclose(map.normalized(factor * v, context), free, rtol=1e-12)
-    assert torch.allclose(map.normalized(map.retract(v, context), context), free, rtol=1e-12)
+        assert torch.allclose(map.dehomogenized(factor * v, context), free, rtol=1e-12)
+    assert torch.allclose(map.dehomogenized(map.retract(v, context), context), free, rtol=1e-12)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, 1e-13, -1e-30])
@@ -50,7 +50,7 @@ def test_where_tau_vanishes_there_is_no_point(tau: float) -> None:
     v[0, -1] = tau * torch.linalg.vector_norm(v[0, :-1]) if tau > 0 else tau
     v[1, -1] = 1.0
     v.requires_grad_()
-    free = map.normalized(v, map.setup(many))
+    free = map.dehomogenized(v, map.setup(many))
     assert (free[0] == torch.inf).all()
     assert torch.isfinite(free[1]).all()
     (gradient,) = torch.autograd.grad(free[torch.isfinite(free)].sum() + free[0].clamp(max=1).sum(), v)
@@ -66,7 +66,7 @@ def test_at_a_solution_the_normalized_point_is_x_and_y(kind: str) -> None:
     one = program(kind, 0)
     map = SCS.of(one, scale=1.0, normalize=False)
     solution = fp.solve(map, one, "safeguarded", tolerance=1e-10, max_evaluations=3000)
-    free = map.normalized(solution.x[None], map.setup(one))[0]
+    free = map.dehomogenized(solution.x[None], map.setup(one))[0]
     assert torch.allclose(free[: one.n], solution.output.x, rtol=1e-6, atol=1e-7)
     tight = solution.output.s.abs() < 1e-9
     assert tight.any()
@@ -192,7 +192,7 @@ def test_solutions_are_fixed_points() -> None:
     moved = family.map.forward(solutions, context) - solutions
     assert solutions.shape == (2, family.map.signature.size)
     assert torch.linalg.vector_norm(moved, dim=1).max() < 1e-8 * family.map.signature.size**0.5
-    free = family.map.normalized(solutions, context)
+    free = family.map.dehomogenized(solutions, context)
     assert torch.isfinite(free).all()
     at = fp.unroll(family.map, problem, None, steps=1, start=solutions)
     assert family.error(problem, type(at.output)(*(t[0] for t in at.output)), at.residual[0]).max() < 1e-8

@@ -38,7 +38,7 @@ def test_the_iterates_are_those_of_the_whole_map_in_the_limit(kind: str, normali
     few = SCS.of(program, normalize=normalize, scale=1.0, eliminate=True)
     all_ = SCS.of(program, normalize=normalize, scale=1.0, rho_x=1e-9, zero_cone_factor=1e9)
     assert few.signature.size == 1 + program.m - program.cone.equalities
-    one, two = (m.normalized(at.fx, context) for m in (few, all_) for context, at, _ in [walked(m, program, 12)])
+    one, two = (m.dehomogenized(at.fx, context) for m in (few, all_) for context, at, _ in [walked(m, program, 12)])
     torch.testing.assert_close(one, two[:, -one.shape[1] :], rtol=1e-5, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_checks_by_what_the_system_says_are_checks_by_products(kind: str, normal
     s = whole.slack(map._metric(context))[:, map.n : -1]
     shared, rows = context.shared, context.rows
     data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
-    expected = residuals.sizes(data, rows.units, rows.scaling.sigma, x, y, s, tau)
+    expected = residuals.kkt_norms(data, rows.units, rows.scaling.sigma, x, y, s, tau)
     for name, found, size in zip(expected._fields, map._sizes(aux, context), expected, strict=True):
         torch.testing.assert_close(found, size, rtol=1e-6, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
 
