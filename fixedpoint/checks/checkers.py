@@ -7,7 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fixedpoint.checks.accelerators import basics as _accelerator_basics  # noqa: F401 - they register their laws
+from fixedpoint.checks.accelerators import promises as _promises  # noqa: F401
 from fixedpoint.checks.accelerators.case import AcceleratorCase, accelerator_law
+from fixedpoint.checks.maps import basics as _map_basics  # noqa: F401
+from fixedpoint.checks.maps import calculus as _calculus  # noqa: F401
+from fixedpoint.checks.maps import gradient as _gradient  # noqa: F401
+from fixedpoint.checks.maps import rows as _rows  # noqa: F401
 from fixedpoint.checks.maps.case import MapCase, map_law
 from fixedpoint.checks.report import Report
 from fixedpoint.protocol import Accelerator, FixedPointMap

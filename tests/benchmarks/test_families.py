@@ -40,7 +40,7 @@ def test_the_report_alone_measures_nothing(page: Path, monkeypatch: pytest.Monke
     def compare(*given: Any, **options: Any) -> Any:
         raise AssertionError("nothing is to be measured")
 
-    monkeypatch.setattr(families.comparison, "compare", compare)
+    monkeypatch.setattr(families.compare, "compare", compare)
     monkeypatch.setattr(sys, "argv", ["families", *arguments])
     if arguments == ["report"]:
         families.main()

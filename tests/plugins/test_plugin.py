@@ -1,4 +1,4 @@
-"""A separate little distribution (tests/plugins/plugin) brings a map, an accelerator and a family, by entry points alone."""
+"""A separate little distribution (`plugin`) brings a map, an accelerator and a family, by entry points alone."""
 
 from __future__ import annotations
 
