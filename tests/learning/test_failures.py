@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
+from fixedpoint.experiments.evaluation import generator
 from fixedpoint.learning.losses import LOSSES, Scene
 from fixedpoint.learning.plan import Plan
 from fixedpoint.learning.trainer import MOST_SKIPPED, batch_of
@@ -78,7 +79,7 @@ class Cracking(RandomAffine):
 
     def __init__(self, instance: int, after: int) -> None:
         super().__init__(3)
-        first = super().sample(16, generator=fp.evaluation.generator(0, "train")).b[instance]
+        first = super().sample(16, generator=generator(0, "train")).b[instance]
         calls = iter(range(10**6))
 
         class Cracked(Affine):

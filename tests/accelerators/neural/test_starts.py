@@ -14,6 +14,7 @@ import fixedpoint as fp
 from accelerators import Schedule
 from accelerators.neural.baselines import FittedStart
 from fixedpoint.experiments.evaluation import generator
+from fixedpoint.learning.learned import Examples
 from fixedpoint.learning.training import train
 from maps.affine import Affine, AffineProblem
 from tests.accelerators.learners import FAMILY, evaluations, examples, features, problems, taught, untrained
@@ -54,7 +55,7 @@ def fitted(name: str, count: int = 30, **options: Any) -> Any:
     problem, solutions = drawn(count)
     method = fp.accelerators.create(name, **options).bind(FAMILIES.map.signature)
     path = fp.unroll(FAMILIES.map, problem, None, steps=4)
-    method.fit(fp.learned.Examples(path.x, path.fx - path.x, problem.b, solutions))
+    method.fit(Examples(path.x, path.fx - path.x, problem.b, solutions))
     return method, problem.b, solutions
 
 
