@@ -4,9 +4,10 @@ The protocols are in `protocol`, the one loop in `iterate`, its front door in `s
 `cones` and `families` are the registries of plug-ins.
 """
 
-from fixedpoint.context import Context, Reuse
+from fixedpoint.context import Context
 from fixedpoint.experiments.report.bar import ProgressBar
-from fixedpoint.gradients.adjoint import AdjointWarning
+from fixedpoint.gradients.truncated import Truncated
+from fixedpoint.gradients.warnings import AdjointWarning
 from fixedpoint.learning.training import train
 from fixedpoint.plugins.checkpoint import load, save
 from fixedpoint.plugins.registry import Registry, RegistryError, accelerators, cones, families, maps
@@ -14,8 +15,9 @@ from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily
 from fixedpoint.search_space import Choice, Range
 from fixedpoint.signature import Signature
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Solution, Status, Trajectory
-from fixedpoint.solve.front import Truncated, solve
+from fixedpoint.solve.front import solve
 from fixedpoint.solve.loop import unroll
+from fixedpoint.solve.prepared import Prepared, prepare
 
 __version__ = "0.1.0"
 
@@ -28,13 +30,13 @@ __all__ = [
     "Context",
     "Evaluation",
     "FixedPointMap",
+    "Prepared",
     "ProblemFamily",
     "Progress",
     "ProgressBar",
     "Range",
     "Registry",
     "RegistryError",
-    "Reuse",
     "Signature",
     "Solution",
     "Status",
@@ -45,6 +47,7 @@ __all__ = [
     "families",
     "load",
     "maps",
+    "prepare",
     "save",
     "solve",
     "train",

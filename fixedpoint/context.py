@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -32,27 +31,3 @@ def select_rows(context: Any, index: Tensor) -> Any:
     """The context of the instances in `index` (int64, (B',)); what is shared stays as it is."""
     taken = pytrees.transform(lambda t: t[index], rows(context))
     return context._replace(rows=taken) if isinstance(context, Context) else taken
-
-
-class Reuse:
-    """What a solve takes over from earlier ones: the factors of what their problems share, say.
-
-    Give the same object to one solve after another. A map reuses only what belongs to the very tensors of an earlier
-    problem; everything else is made anew.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._earlier: tuple[Any, Any] | None = None
-
-    def setup(self, map: Any, problem: Any) -> Any:
-        """The context of a problem, by `FixedPointMap.setup` or, where that was done before, `setup_from`."""
-        with self._lock:  # the first of several threads works for all of them
-            if self._earlier is None:
-                context = map.setup(problem)
-                self._earlier = map.signature, context
-                return context
-        signature, earlier = self._earlier
-        context = map.setup_from(problem, earlier) if signature == map.signature else map.setup(problem)
-        self._earlier = map.signature, context
-        return context

@@ -49,10 +49,8 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
     has the extra axis is a single problem. None: every leaf is batch-first."""
     tunable: ClassVar[Mapping[str, SearchSpace]] = {}
     """Constructor arguments that `fixedpoint tune` may choose."""
-    check_interval: int = 1
-    """Evaluations from one check (`assess`, then `adapt`) of a solve to the next."""
-    first_check: int | None = None
-    """The evaluation that is checked first, where it is known that none before it suffices; None: `check_interval`."""
+    built_with: Any = None
+    """What was chosen for this map beyond its signature, as a value with ==: what another map prepared is refused."""
 
     @abstractmethod
     def initial(self, context: Ctx) -> Tensor:
@@ -78,8 +76,15 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """Once per batch: scale, factor. Default: the problem itself is the context, every leaf a row."""
         return problem  # type: ignore[return-value]
 
-    def setup_from(self, problem: Problem, earlier: Ctx) -> Ctx:
-        """`setup` for another batch, with what it shares with an earlier context. Default: `setup`."""
+    def prepare(self, problem: Problem) -> Any:
+        """What a batch shares, made from the shared leaves of a problem alone (a scaling, factors), for `setup_shared`.
+
+        None, the default, where there is nothing worth keeping.
+        """
+        return None
+
+    def setup_shared(self, problem: Problem, shared: Any) -> Ctx:
+        """`setup`, with what `prepare` made for the same shared leaves. Default: `setup`."""
         return self.setup(problem)
 
     def featurize(self, context: Ctx) -> Tensor:
@@ -114,10 +119,15 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         residual = torch.linalg.vector_norm(evaluation.residual, dim=-1)
         return Assessment(residual, torch.full_like(residual, Status.RUNNING, dtype=torch.int64))
 
-    def adapt(self, at: Evaluation, aux: Any, context: Ctx) -> Adaptation | None:
+    def adapt(self, at: Evaluation, aux: Any, context: Ctx, evaluations: int) -> Adaptation | None:
         """Change the context after a check of a solve (an adaptive scale, say); None: it stays. Default: it stays.
 
         `unroll`, training and comparisons do not call it: there the map is what it is from the start.
+
+        Args:
+            at, aux: the evaluation that was checked, and its by-products.
+            context: in whose terms it was made.
+            evaluations: since the check before.
         """
         return None
 
@@ -133,29 +143,25 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         """What the user asked for: a tensor or NamedTuple of batch-first tensors. Default: f(x)."""
         return evaluation.fx
 
-    def implicit_vjp(self, x_star: Tensor, context: Ctx, cotangent: Tensor) -> Problem:
-        """Gradient of <cotangent, x*> with respect to the leaves of the problem.
+    def implicit_vjp(
+        self, x_star: Tensor, context: Ctx, cotangent: Tensor, of_output: tuple[Tensor, ...] = ()
+    ) -> Problem:
+        """Gradient of <cotangent, x*> + <of_output, output> with respect to the leaves of the problem.
 
         Solves (I - d(f o retract)/dx)^T w = cotangent, then returns (df/dproblem)^T w in the problem's own
-        structure. The default serves any map (`fixedpoint.gradients.adjoint`); a map with structure overrides it.
+        structure. The default serves any map (`fixedpoint.gradients.adjoint`); a map with structure overrides it, and
+        may leave out the last argument: what is asked of its output then comes as a cotangent of x*.
+
+        Args:
+            x_star: (B, n) the fixed points.
+            context: of `setup`.
+            cotangent: (B, n) of x*.
+            of_output: of the output's tensors, in order; () where nothing is asked of it.
 
         Warns:
             AdjointWarning: the linear system was not solved for some instances (it names them).
         """
-        return adjoint.implicit_vjp(self, x_star, context, cotangent)
-
-    def output_vjp(self, x_star: Tensor, context: Ctx, of_x: Tensor, of_output: tuple[Tensor, ...]) -> Problem | None:
-        """Gradient of <of_x, x*> + <of_output, output> with respect to the leaves of the problem, in one go.
-
-        For a map whose output is defined by the problem alone, whatever x* it was read from. None, the default: through
-        the output's own derivative and `implicit_vjp`.
-
-        Args:
-            x_star, context: as for `implicit_vjp`.
-            of_x: (B, n) cotangent of x*.
-            of_output: cotangents of the output's tensors, in order.
-        """
-        return None
+        return adjoint.implicit_vjp(self, x_star, context, cotangent, of_output)
 
 
 class Accelerator(ABC):

@@ -29,6 +29,8 @@ class Status(enum.IntEnum):
     """The map holds a certificate that the objective is unbounded."""
     INVALID = 7
     """The instance's data cannot be used (`on_invalid="mark"`); its numbers are NaN."""
+    TIME_LIMIT = 8
+    """The time was up first."""
 
 
 class Evaluation(NamedTuple):

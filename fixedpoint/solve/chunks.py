@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fixedpoint.gradients.adjoint import warn_instances
+from fixedpoint.gradients.warnings import warn_instances
 from fixedpoint.solution import Progress, Status
+from fixedpoint.solve.stopping import Stopping
 from fixedpoint.solve.workers import run, shared
 from fixedpoint.tensors import pytrees
 from fixedpoint.tensors.masks import is_constant, where_rows
 
 Rows = slice
-Callback = Callable[[Progress], Any]
 
 _KEPT = 2**25 - 2**16
 """Bytes of the largest block that glibc takes as a hint (DEFAULT_MMAP_THRESHOLD_MAX is 32 MiB)."""
-
-
-def check(chunk: Any, workers: Any) -> None:
-    """Raise ValueError unless both are whole numbers >= 1 (a chunk may also be "auto" or None)."""
-    for name, value in (("chunk", chunk), ("workers", workers)):
-        free = name == "chunk" and (value is None or value == "auto")
-        if not free and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
 
 
 def solve(
@@ -39,7 +29,7 @@ def solve(
     batch: int,
     chunk: int,
     workers: int,
-    callback: Callback | None,
+    stopping: Stopping,
 ) -> dict[str, Any]:
     """The results of all chunks, put together.
 
@@ -50,9 +40,10 @@ def solve(
         batch: B.
         chunk: rows of a part, the last one perhaps fewer.
         workers: processes, see `workers.run`; with derivatives it is one.
-        callback: called with a `Progress` of the whole batch when a chunk of this process is done, and with several
-            workers now and then while it waits for the others, and at the end; a true return value stops the solve.
-            Instances that were not begun are MAX_EVALUATIONS after 0 evaluations, with NaN for numbers.
+        stopping: its `callback` is called with a `Progress` of the whole batch when a chunk of this process is done,
+            and with several workers now and then while it waits for the others, and at the end; a true return value
+            stops the solve, and so does its time limit. Instances that were not begun are MAX_EVALUATIONS, or
+            TIME_LIMIT, after 0 evaluations, with NaN for numbers.
 
     Warns:
         AdjointWarning: a stopped solve with derivatives: those of instances that were not begun are 0.
@@ -72,11 +63,12 @@ def solve(
 
     def stop() -> bool:
         assert whole is not None
-        return callback is not None and bool(callback(whole.progress()))
+        wanted = stopping.callback is not None and bool(stopping.callback(whole.progress()))
+        return wanted or stopping.expired
 
     run(write, _split(batch, chunk, workers), workers, stop)
     assert whole is not None
-    return whole.result()
+    return whole.result(stopping.exhausted)
 
 
 @cache
@@ -119,8 +111,8 @@ class _Assembly:
         residual = torch.where(status == Status.RUNNING, torch.nan, now["residual"])
         return Progress(int(now["evaluations"].max()), residual, status)
 
-    def result(self) -> Any:
-        """All rows."""
+    def result(self, exhausted: Status) -> Any:
+        """All rows; those that were not begun are `exhausted`."""
         whole = self.whole
         if self.parts:
             warn_instances(whole["status"] == Status.RUNNING, "the solve was stopped before it was begun")
@@ -133,7 +125,7 @@ class _Assembly:
         waiting = whole["status"] == Status.RUNNING
         if bool(waiting.any()):
             whole = pytrees.transform(partial(_unknown, waiting), whole)
-        return {**whole, "status": torch.where(waiting, Status.MAX_EVALUATIONS, whole["status"])}
+        return {**whole, "status": torch.where(waiting, exhausted, whole["status"])}
 
 
 def _unknown(rows: Tensor, t: Tensor) -> Tensor:
@@ -143,45 +135,3 @@ def _unknown(rows: Tensor, t: Tensor) -> Tensor:
 
 def _zeros(make: Callable[..., Tensor], batch: int, t: Tensor) -> Tensor:
     return make((batch, *t.shape[1:]), dtype=t.dtype, device=t.device)
-
-
-def require_memory(needed: float, batch: int, workers: int = 1) -> None:
-    """Refuse a batch that does not fit.
-
-    Args:
-        needed: bytes for an instance.
-        batch: instances at once, of all workers together.
-        workers: processes.
-
-    Raises:
-        MemoryError: says what is needed, what is free, and which chunk fits.
-    """
-    free = available()
-    if free is None or needed * batch <= free:
-        return
-    fits = int(0.5 * max(free, 0) / needed / workers)
-    together = f" ({workers} workers together)" if workers > 1 else ""
-    remedy = f"chunk={fits} fits" if fits else "not even one fits"
-    raise MemoryError(
-        f"chunk: {batch} instances at once{together} need about {_readable(needed * batch)}, and "
-        f"{_readable(max(free, 0))} are free; {remedy}"
-    )
-
-
-def _readable(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
-
-
-def available() -> int | None:
-    """Bytes of memory that are free for this process, as far as Linux tells; else None."""
-    found = []
-    try:
-        found.append(1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]))
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        found.append(int(limit) - int(used))
-    except (OSError, ValueError, IndexError):  # no Linux, no limit
-        pass
-    if not found and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(found) if found else None

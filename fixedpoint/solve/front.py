@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from fixedpoint.context import Reuse
+from fixedpoint.gradients.choice import Gradient
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Solution
-from fixedpoint.solve.batch import Gradient, Truncated, solve_batch
-from fixedpoint.solve.loop import Callback, LoopResult
+from fixedpoint.solve.batch import solve_batch
+from fixedpoint.solve.execution import Execution
+from fixedpoint.solve.loop import LoopResult
+from fixedpoint.solve.prepared import Prepared
+from fixedpoint.solve.screening import OnInvalid
+from fixedpoint.solve.stopping import Callback, Stopping
 from fixedpoint.tensors import pytrees
 
-__all__ = ["Gradient", "Truncated", "solve", "solved"]
+
+class Stops(TypedDict, total=False):
+    """The keywords of `solve` that say when it stops, but for the tolerance: other front doors take them too."""
+
+    max_evaluations: int
+    time_limit: float | None
+    check_interval: int
+    first_check: int | None
+    callback: Callback | None
+
+
+class Executes(TypedDict, total=False):
+    """The keywords of `solve` that say how it is executed."""
+
+    chunk: int | Literal["auto"] | None
+    workers: int
 
 
 def solve(
@@ -24,13 +43,16 @@ def solve(
     *,
     tolerance: float = 1e-6,
     max_evaluations: int = 1000,
+    time_limit: float | None = None,
+    check_interval: int = 1,
+    first_check: int | None = None,
     start: Any = None,
     callback: Callback | None = None,
     gradient: Gradient = None,
-    on_invalid: Literal["raise", "mark"] = "raise",
-    chunk: int | Literal["auto"] | None = None,
+    on_invalid: OnInvalid = "raise",
+    chunk: int | Literal["auto"] | None = "auto",
     workers: int = 1,
-    reuse: Reuse | None = None,
+    prepared: Prepared | None = None,
 ) -> Solution:
     """Solve a batch of fixed-point problems (or a single one), each to its own stopping point.
 
@@ -41,10 +63,14 @@ def solve(
         accelerator: an `Accelerator`, a registered name such as "anderson-2", or None for the plain iteration.
         tolerance: an instance converges when the map's residual is at most this; 0 uses the whole budget.
         max_evaluations: most evaluations of the map per instance.
+        time_limit: seconds after which no instance is evaluated again; those that are not done are TIME_LIMIT. One
+            evaluation, and the setup, are always done.
+        check_interval: evaluations from one check of the residual to the next.
+        first_check: the evaluation that is checked first, where it is known that none before it suffices; None:
+            `check_interval`.
         start: (B, n) first point instead of the map's cold start, in the problem's dtype; or an `output` of an earlier
             solve, for maps that can `resume` from one.
-        callback: called with a `Progress` after every check (every evaluation, unless the map checks less often); a
-            true return value stops the solve.
+        callback: called with a `Progress` after every check; a true return value stops the solve.
         gradient: None for none; "implicit" (implicit function theorem, exact at the solution, memory of one
             evaluation); "unroll" (through every step; ill-conditioned through Anderson acceleration near the
             solution, where its least squares is nearly singular); `Truncated(k)` (through k plain steps at the
@@ -56,7 +82,7 @@ def solve(
             a number, `callback` is called when a chunk is done.
         workers: processes that solve chunks side by side, forked for the call; without derivatives only. Best with one
             thread in each (OMP_NUM_THREADS=1).
-        reuse: keeps factors of what the problems of several solves share, see `Reuse`.
+        prepared: what `fixedpoint.prepare` made of the leaves that this problem shares: it is not made again.
 
     Returns:
         A `Solution`. What one instance does is in its status; it never raises.
@@ -69,20 +95,25 @@ def solve(
     Composes with torch.func (grad, jacrev, vmap). Inside vmap the mapped axis joins the batch, except for
     gradient="unroll", which there runs the whole budget.
     """
+    stopping = Stopping(
+        tolerance=tolerance,
+        max_evaluations=max_evaluations,
+        time_limit=time_limit,
+        check_interval=check_interval,
+        first_check=first_check,
+        callback=callback,
+    )
     found, batch = solve_batch(
         _solution,
         map,
         problem,
         accelerator,
-        tolerance=tolerance,
-        max_evaluations=max_evaluations,
+        stopping,
+        Execution(chunk, workers),
         start=start,
-        callback=callback,
         gradient=gradient,
         on_invalid=on_invalid,
-        chunk=chunk,
-        workers=workers,
-        reuse=reuse,
+        prepared=prepared,
     )
     return Solution(**(found if batch is not None else pytrees.unbatched(found)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,10 +15,9 @@ from fixedpoint.context import select_rows
 from fixedpoint.plugins.registry import accelerators
 from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
+from fixedpoint.solve.stopping import Stopping
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import any_row, finite_rows, is_readable, masks_equal, row_indices, where_rows
-
-Callback = Callable[[Progress], Any]
+from fixedpoint.tensors.masks import any_row, is_readable, masks_equal, row_indices, where_rows
 
 _COMPACT_FROM, _WORTH = 8, 0.8
 """Smaller batches, and larger shares of what is still in flight, are not worth re-indexing."""
@@ -165,34 +164,32 @@ def run(
     context: Any,
     accelerator: Accelerator,
     start: Tensor | None,
+    stopping: Stopping,
     *,
-    tolerance: float,
-    max_evaluations: int,
-    callback: Callback | None = None,
     invalid: Tensor | None = None,
 ) -> LoopResult:
     """The stopping loop: instances freeze as they finish and leave the batch when a fifth of it is done.
 
-    Every `map.check_interval` evaluations from the first check on, and at the end of the budget, instances are assessed
-    and may finish. Where values cannot be read (inside torch.func.vmap) it runs the whole budget with the same masks.
+    Where `stopping` says so, and at the last evaluation, instances are assessed and may finish. Where values cannot be
+    read (inside torch.func.vmap) it runs the whole budget with the same masks.
     """
     iteration = Iteration(map, context, accelerator, start)
     rows = torch.arange(iteration.x.shape[0], device=iteration.x.device)
     result: LoopResult | None = None
     done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
     claimed = torch.full_like(rows, Status.RUNNING)
-    first = map.check_interval if map.first_check is None else map.first_check
-    for count in range(1, max_evaluations + 1):
+    callback, checked = stopping.callback, 0
+    for count in itertools.count(1):
         at, aux = iteration.evaluate()
-        last = count == max_evaluations
-        if not last and (count < first or (count - first) % map.check_interval):
+        last = stopping.is_last(count)
+        if not last and not stopping.is_check(count):
             iteration.advance(at, done)
             continue
         assessment = iteration.assess(at, aux)
-        status = _verdict(at, assessment, claimed, tolerance, map.metric(iteration.context))
+        status = stopping.verdict(at, assessment, claimed, map.metric(iteration.context))
         claimed = assessment.status
         if last:
-            status = torch.where(status == Status.RUNNING, Status.MAX_EVALUATIONS, status)
+            status = torch.where(status == Status.RUNNING, stopping.exhausted, status)
         finished = done | (status != Status.RUNNING)
         if result is None or last or callback is not None or not masks_equal(finished, done):
             fresh = ~done if last or callback is not None else finished & ~done
@@ -211,42 +208,13 @@ def run(
         live = row_indices(~finished)
         if last or (live is not None and live.numel() == 0):
             break
-        iteration.advance(at, finished, map.adapt(at, aux, iteration.context))
-        done = finished
+        iteration.advance(at, finished, map.adapt(at, aux, iteration.context, count - checked))
+        done, checked = finished, count
         if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= _WORTH * finished.shape[0]:
             iteration.compact(live)
             rows, done, claimed = rows[live], done[live], claimed[live]
     assert result is not None
     return result
-
-
-def _verdict(
-    at: Evaluation, assessment: Assessment, claimed: Tensor, tolerance: float, metric: Tensor | None
-) -> Tensor:
-    """(B,) status after a check; non-finite numbers outrank everything else.
-
-    Args:
-        at: the evaluation.
-        assessment: the map's judgement of it.
-        claimed: (B,) the map's verdicts at the check before: one that is not repeated does not stand.
-        tolerance: of the residual.
-        metric: (B, n) of the map, or None: whether a point stands still is measured in it.
-    """
-    residual, status = assessment
-    finite = finite_rows(at.fx) & ~torch.isnan(residual)
-    eps = torch.finfo(at.x.dtype).eps
-    size, step = (_length(t, metric) for t in (at.x, at.residual))
-    still = (step <= 2 * eps * size) & torch.isfinite(size)  # the norm of finite numbers may overflow
-    stalled = (status == Status.RUNNING) & still & (tolerance > 0)
-    status = torch.where(status == claimed, status, Status.RUNNING)
-    status = torch.where(stalled, Status.STALLED, status)
-    status = torch.where(residual <= tolerance, Status.CONVERGED, status)
-    return torch.where(finite, status, Status.DIVERGED)
-
-
-def _length(t: Tensor, metric: Tensor | None) -> Tensor:
-    """(B,) of the rows."""
-    return torch.linalg.vector_norm(t, dim=1) if metric is None else (metric * t * t).sum(1).sqrt()
 
 
 def _record(

@@ -96,6 +96,11 @@ def dtype(problem: Any) -> torch.dtype:
     return next(t.dtype for t in tensors(problem).values() if t.is_floating_point())
 
 
+def device(problem: Any) -> torch.device:
+    """The device of a problem that passed `batch_size`."""
+    return next(t.device for t in tensors(problem).values() if t.is_floating_point())
+
+
 def batched(problem: Any, ranks: Ranks) -> Any:
     """A single problem as a batch of one: every leaf gets its batch axis."""
     return transform(lambda t: t.unsqueeze(0), problem)

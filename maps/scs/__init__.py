@@ -6,7 +6,7 @@ from maps.scs.iteration.state import ConicPoint
 from maps.scs.linear_systems import FactorizationError
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import SparseMatrix
-from maps.scs.solve import ConicSolution, solve
+from maps.scs.solve import ConicSolution, prepare, solve
 
 __all__ = [
     "SCS",
@@ -16,5 +16,6 @@ __all__ = [
     "FactorizationError",
     "SparseMatrix",
     "kkt_error",
+    "prepare",
     "solve",
 ]

@@ -53,8 +53,8 @@ class ConicFamily(ProblemFamily):
         """The scs package with our static settings, as far as it has them: with its own acceleration and, "eager", with
         acceleration at every iteration.
         """
-        ours = {name: getattr(self.map, name) for name in ("normalize", "scale", "alpha", "rho_x")}
-        ours["normalize"] = self.map.normalize is not False  # the package has no "shared"
+        ours = {name: getattr(self.map.settings, name) for name in ("normalize", "scale", "alpha", "rho_x")}
+        ours["normalize"] = self.map.settings.normalize is not False  # the package has no "shared"
         ours["adaptive_scale"] = False
         eager = {"acceleration_interval": 1, "acceleration_lookback": 10}
         return [ScsWheel("scs, our settings", ours), ScsWheel("scs, our settings, eager", {**ours, **eager})]

@@ -83,7 +83,7 @@ def learn(
     start = context.shared.R[map.first : -1]
     block = _blocks(map.step.cone)
     theta = torch.zeros(int(block.max()) + 1, dtype=start.dtype, requires_grad=True)
-    logit = torch.tensor(math.log(map.alpha / (2 - map.alpha)), dtype=start.dtype, requires_grad=True)
+    logit = torch.tensor(math.log(map.settings.alpha / (2 - map.settings.alpha)), dtype=start.dtype, requires_grad=True)
     optimizer = torch.optim.Adam([theta, logit], lr=learning_rate)
     plain = copy(map)
     plain.step = copy(map.step)
@@ -102,7 +102,7 @@ def learn(
         if report is not None:
             report(update + 1, float(loss.detach()))
     with torch.no_grad():
-        weights = map.scale * start * theta.exp()[block]
+        weights = map.settings.scale * start * theta.exp()[block]
         return Metric([float(f"{w:.3g}") for w in weights.tolist()], round(float(2 * torch.sigmoid(logit)), 4))
 
 
@@ -122,7 +122,7 @@ def reweighted(map: SCS, context: Context, R: Tensor) -> Context:
     whole = torch.cat([shared.R[:first], R, shared.R[-1:]])
     return context._replace(
         rows=rows._replace(g=g, weighted=weighted, curvature=curvature),
-        shared=shared._replace(R=whole, response=response, system=None, stamp=None),
+        shared=shared._replace(R=whole, response=response, system=None),
     )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fixedpoint import Accelerator, Progress, Reuse, Status
-from fixedpoint.solve.batch import Gradient, solve_batch
-from fixedpoint.solve.loop import Callback, LoopResult
+from fixedpoint import Accelerator, Prepared, Progress, Status
+from fixedpoint.gradients.choice import Gradient
+from fixedpoint.solve.batch import solve_batch
+from fixedpoint.solve.execution import Execution
+from fixedpoint.solve.loop import LoopResult
+from fixedpoint.solve.prepared import prepared_for
+from fixedpoint.solve.stopping import Callback, Stopping
 from fixedpoint.tensors import pytrees
 from fixedpoint.tensors.masks import row_indices
 from maps.scs.iteration.map import SCS
@@ -34,11 +38,11 @@ def solve(
     map: SCS,
     program: ConeProgram,
     accelerator: Accelerator | str | None,
+    stopping: Stopping,
+    execution: Execution,
     *,
-    tolerance: float,
-    max_evaluations: int,
     gradient: Gradient,
-    reuse: Reuse | None,
+    prepared: Prepared | None,
     **options: Any,
 ) -> tuple[dict[str, Any], int | None]:
     """As `fixedpoint.solve.batch.solve_batch`; half of the budget at most is spent in float32.
@@ -52,29 +56,35 @@ def solve(
         judge: the same for rows that are told whether they began at a warm start.
         map: of the float64 iteration.
     """
-    last = copy(map)
-    last.first_check = None  # it goes on from points that may need little
+    stopping = stopping.begun()
+    budget = stopping.max_evaluations
     if gradient is not None:
-        budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
-        if max_evaluations == 1:
-            return solve_batch(finish, map, program, accelerator, gradient=gradient, reuse=reuse, **budget, **options)
-        constant, kept = pytrees.transform(Tensor.detach, program), max(1, max_evaluations // 4)
-        budget["max_evaluations"] = max_evaluations - kept
-        first, batch = solve(finish, judge, map, constant, accelerator, gradient=None, reuse=reuse, **budget, **options)
+        if budget == 1:
+            return solve_batch(finish, map, program, accelerator, stopping, execution, gradient=gradient, **options)
+        constant, kept = pytrees.transform(Tensor.detach, program), max(1, budget // 4)
+        first, batch = solve(
+            finish,
+            judge,
+            map,
+            constant,
+            accelerator,
+            replace(stopping, max_evaluations=budget - kept),
+            execution,
+            gradient=None,
+            prepared=prepared,
+            **options,
+        )
         start = ConicPoint(first["x"], first["y"], first["s"])
         if batch is None:
             start = pytrees.unbatched(start)
-        options |= {"start": start, "on_invalid": "mark", "callback": None}
-        budget["max_evaluations"] = kept
+        options |= {"start": start, "on_invalid": "mark"}
         found, batch = solve_batch(
-            finish, last, program, accelerator, gradient=gradient, reuse=reuse, **budget, **options
+            finish, map, program, accelerator, _going_on(stopping, kept), execution, gradient=gradient, **options
         )
         return {**found, "evaluations": found["evaluations"] + first["evaluations"]}, batch
-    watch = _Watch(options.pop("callback"))
-    coarse = copy(map)
-    coarse.dtype, coarse.eps_infeas = torch.float32, max(map.eps_infeas, CERTIFIES)
-    first_budget = max(1, max_evaluations // 2)
-    exact = Reuse()
+    watch = _Watch(stopping.callback)
+    first_budget = max(1, budget // 2)
+    exact: list[Prepared | None] = []  # of the float64 iteration, made once for all chunks of a process
 
     def go_on(rows: slice, part: ConeProgram, found: LoopResult) -> dict[str, Tensor]:
         x, y, s = (t.to(part.b.dtype) for t in found.output)
@@ -83,38 +93,44 @@ def solve(
         first = finish(rows, part, found._replace(output=output), slack=1.0)  # float32's rounding is no excuse
         status = first["status"]
         index = row_indices((status != Status.INVALID) & (status != Status.CONVERGED))
-        if index is None or len(index) == 0 or first_budget >= max_evaluations or watch.stopped:
+        if index is None or len(index) == 0 or first_budget >= budget or watch.stopped:
             return first
+        if not exact:
+            exact.append(prepared_for(map, part))
+        if not exact:
+            exact.append(prepared_for(map, part))
         second, _ = solve_batch(
             lambda _, some, run: judge(some, run, first["warm_started"][index]),
-            last,
+            map,
             pytrees.take_rows(part, SCS.ranks, index),
             accelerator,
-            tolerance=tolerance,
-            max_evaluations=max_evaluations - first_budget,
+            _going_on(stopping, budget - first_budget),
+            Execution(),
             start=ConicPoint(*(t[index] for t in output)),
-            callback=None,
-            gradient=None,
             on_invalid="mark",
-            chunk=None,
-            workers=1,
-            reuse=exact,
+            prepared=exact[0],
         )
         second["evaluations"] = second["evaluations"] + first["evaluations"][index]
         return {name: t.index_copy(0, index, second[name].to(t.dtype)) for name, t in first.items()}
 
-    return solve_batch(
-        go_on,
-        coarse,
-        program,
-        accelerator,
-        tolerance=max(MARGIN * tolerance, CARRIES),
+    rough = replace(
+        stopping,
+        tolerance=max(MARGIN * stopping.tolerance, CARRIES),
         max_evaluations=first_budget,
-        gradient=None,
-        reuse=reuse,
-        callback=None if watch.callback is None else watch,
-        **options,
+        callback=None if stopping.callback is None else watch,
     )
+    return solve_batch(go_on, coarse(map), program, accelerator, rough, execution, prepared=prepared, **options)
+
+
+def coarse(map: SCS) -> SCS:
+    """The map of the float32 iteration."""
+    settings = replace(map.settings, dtype=torch.float32, eps_infeas=max(map.settings.eps_infeas, CERTIFIES))
+    return SCS(map.n, map.cone, features=map.signature.features, **vars(settings))
+
+
+def _going_on(stopping: Stopping, evaluations: int) -> Stopping:
+    """The rule of a solve that starts from points that may need little, with what is left of the budget."""
+    return replace(stopping, max_evaluations=evaluations, first_check=None, callback=None)
 
 
 class _Watch:

@@ -13,13 +13,28 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint.solve.batch import Gradient, solve_batch
-from fixedpoint.solve.loop import Callback, LoopResult
+from fixedpoint.gradients.choice import Gradient
+from fixedpoint.solve.batch import solve_batch
+from fixedpoint.solve.execution import Execution
+from fixedpoint.solve.front import Executes, Stops
+from fixedpoint.solve.loop import LoopResult
+from fixedpoint.solve.screening import OnInvalid
+from fixedpoint.solve.stopping import Stopping
 from maps.scs import mixed_precision
 from maps.scs.certify.solution import ConicSolution, judged
+from maps.scs.iteration import settings
 from maps.scs.iteration.map import SCS
 from maps.scs.iteration.state import ConicPoint
 from maps.scs.problem.program import ConeProgram
+
+Precision = Literal["full", "mixed"]
+
+STOPS, EXECUTES = frozenset(Stops.__annotations__), frozenset(Executes.__annotations__)
+SETTINGS = settings.NAMES - {"error_weights", "dtype"}
+"""Settings of the map that are not said by other keywords."""
+_OWN = {"eps_abs", "eps_rel", "precision", "warm_start", "gradient", "on_invalid", "prepared"}
+KEYWORDS = STOPS | EXECUTES | SETTINGS | _OWN
+"""All keywords of `solve`."""
 
 
 def solve(
@@ -28,28 +43,12 @@ def solve(
     *,
     eps_abs: float = 1e-4,
     eps_rel: float = 1e-4,
-    eps_infeas: float | None = None,
-    max_evaluations: int = 10_000,
-    check_interval: int = 1,
-    first_check: int | None = None,
-    normalize: bool | str = True,
-    adaptive_scale: bool = True,
-    alpha: float = 1.5,
-    scale: float = 0.1,
-    rho_x: float = 1e-6,
-    zero_cone_factor: float = 1000.0,
-    tau_factor: float = 10.0,
-    weights: Sequence[float] | None = None,
-    eliminate: bool = False,
-    linear_solver: str = "auto",
-    precision: Literal["full", "mixed"] = "full",
+    precision: Precision = "full",
     warm_start: Sequence[Any] | None = None,
-    callback: Callback | None = None,
     gradient: Gradient = None,
-    on_invalid: Literal["raise", "mark"] = "raise",
-    chunk: int | Literal["auto"] | None = "auto",
-    workers: int = 1,
-    reuse: fp.Reuse | None = None,
+    on_invalid: OnInvalid = "raise",
+    prepared: fp.Prepared | None = None,
+    **options: Any,
 ) -> ConicSolution:
     """Solve a cone program or a batch of them.
 
@@ -59,23 +58,19 @@ def solve(
             acceleration; "scs-anderson" is the scs package's own.
         eps_abs, eps_rel: an instance converges when each KKT residual is at most eps_abs + eps_rel * (size of its
             terms); both 0 uses the whole budget.
-        eps_infeas: relative violation at which a certificate of infeasibility or unboundedness is accepted; by default
-            1e-7, and 1e-5 in float32.
-        max_evaluations: most evaluations per instance.
-        check_interval: evaluations from one check to the next; the scs package checks every 25.
-        first_check: the evaluation that is checked first, where it is known that none before it suffices; by default
-            `check_interval`. Not with `adaptive_scale`.
-        normalize, adaptive_scale, alpha, scale, rho_x, zero_cone_factor, tau_factor, weights, eliminate, linear_solver:
-            see `SCS`. Where a batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors
-            them once.
         precision: "full" iterates in the program's dtype; "mixed" in float32 as far as that carries, which takes half
             the time, and goes on in float64 with the instances that need more. What is returned, and every claim, is
             computed in the program's dtype either way.
         warm_start: (x, y, s) to start from, of the shapes of the solution's, or an earlier solution. Instances whose
             numbers are not all finite start cold; `ConicSolution.warm_started` says which did not.
-        callback: called with a `fixedpoint.Progress` after every check; a true return value stops the solve.
         gradient: see `fixedpoint.solve`; x, y and s are differentiable with respect to P, A, b and c.
-        on_invalid, chunk, workers, reuse: see `fixedpoint.solve`.
+        on_invalid: see `fixedpoint.solve`.
+        prepared: what `prepare` made of the A and P that this program shares: they are not scaled and factored again.
+        **options: when it stops and how it is executed, as for `fixedpoint.solve`: max_evaluations (10,000 here),
+            time_limit, check_interval (the scs package checks every 25), first_check, callback, chunk, workers; and the
+            fields of `SCSSettings`: normalize, scale, alpha, rho_x, zero_cone_factor, tau_factor, weights, eliminate,
+            linear_solver, adaptive_scale (here on), eps_infeas (here 1e-7, and 1e-5 in float32).
+            Where a batch shares A and P, normalize="shared" (or False) with adaptive_scale=False factors them once.
 
     Raises:
         ValueError, TypeError: bad data or options; the message names the argument.
@@ -86,12 +81,12 @@ def solve(
     """
     if not isinstance(program, ConeProgram):
         raise TypeError(f"program: expected a ConeProgram, got {type(program).__name__}")
+    if unknown := sorted(options.keys() - STOPS - EXECUTES - SETTINGS):
+        raise TypeError(f"solve: unknown {', '.join(unknown)}; known are {', '.join(sorted(KEYWORDS))}")
     for name, eps in (("eps_abs", eps_abs), ("eps_rel", eps_rel)):
         if isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= eps < float("inf"):
             raise ValueError(f"{name}: expected a number >= 0, got {eps!r}")
     tolerance = float(max(eps_abs, eps_rel))
-    if eps_infeas is None:
-        eps_infeas = 1e-7 if program.b.dtype == torch.float64 else 1e-5
     floor = 4 * torch.finfo(program.b.dtype).eps
     if 0 < tolerance < floor:
         raise ValueError(
@@ -103,45 +98,59 @@ def solve(
         raise ValueError(f'precision: "mixed" is for float64 programs, this one is {program.b.dtype}')
     if precision == "mixed" and (tolerance == 0 or gradient not in (None, "implicit")):
         raise ValueError('precision: "mixed" needs a tolerance above 0, and gradient=None or "implicit"')
-    map = SCS.of(
-        program,
-        normalize=normalize,
-        scale=scale,
-        zero_cone_factor=zero_cone_factor,
-        alpha=alpha,
-        rho_x=rho_x,
-        tau_factor=tau_factor,
-        weights=weights,
-        eliminate=eliminate,
-        adaptive_scale=adaptive_scale,
-        error_weights=(eps_abs / tolerance, eps_rel / tolerance) if tolerance > 0 else (1.0, 1.0),
-        eps_infeas=eps_infeas,
-        check_interval=check_interval,
-        first_check=first_check,
-        linear_solver=linear_solver,
-    )
-    judge = partial(judged, eps_abs=eps_abs, eps_rel=eps_rel, eps_infeas=eps_infeas)
+    map = _map(program, eps_abs, eps_rel, options)
+    stopping = Stopping(tolerance, **{"max_evaluations": 10_000, **{k: options[k] for k in options.keys() & STOPS}})
+    execution = Execution(**{k: options[k] for k in options.keys() & EXECUTES})
+    judge = partial(judged, eps_abs=eps_abs, eps_rel=eps_rel, eps_infeas=map.settings.eps_infeas)
     start, warm = _start(program, warm_start)
     began = time.perf_counter()
 
     def finish(rows: slice, part: ConeProgram, found: LoopResult, **options: float) -> dict[str, Tensor]:
         return judge(part, found, warm[rows] if program.batch is not None else warm[None], **options)
 
-    options: dict[str, Any] = {"callback": callback, "on_invalid": on_invalid, "chunk": chunk, "workers": workers}
-    budget: dict[str, Any] = {"tolerance": tolerance, "max_evaluations": max_evaluations}
+    how: dict[str, Any] = {"gradient": gradient, "on_invalid": on_invalid, "prepared": prepared, "start": start}
     if precision == "mixed":
-        found, batch = mixed_precision.solve(
-            finish, judge, map, program, accelerator, start=start, gradient=gradient, reuse=reuse, **budget, **options
-        )
+        found, batch = mixed_precision.solve(finish, judge, map, program, accelerator, stopping, execution, **how)
     else:
-        found, batch = solve_batch(
-            finish, map, program, accelerator, start=start, gradient=gradient, reuse=reuse, **budget, **options
-        )
+        found, batch = solve_batch(finish, map, program, accelerator, stopping, execution, **how)
     del found["residual"]  # the map's own, for the callback
     arrays: dict[str, Any] = {name: t[0] if batch is None else t for name, t in found.items()}
     if program.numpy:
         arrays = {name: np.asarray(t.numpy()) for name, t in arrays.items()}
     return ConicSolution(**arrays, seconds=time.perf_counter() - began)
+
+
+def prepare(program: ConeProgram, *, precision: Precision = "full", **options: Any) -> fp.Prepared:
+    """Scale and factor the A and P that a batch shares, for `solve(..., prepared=)` with the same settings.
+
+    Args:
+        program: a batch; its b and c do not matter.
+        precision: as for `solve`.
+        **options: of `solve`: fields of `SCSSettings`, eps_abs and eps_rel.
+
+    Raises:
+        TypeError, ValueError: as `solve`; A or P that is not shared, settings that scale or factor each instance by
+            itself (normalize=True, adaptive_scale=True).
+        FactorizationError: no factorization passed its check.
+    """
+    eps = {name: options.pop(name, 1e-4) for name in ("eps_abs", "eps_rel")}
+    if unknown := sorted(options.keys() - SETTINGS):
+        raise TypeError(f"prepare: unknown {', '.join(unknown)}; known are {', '.join(sorted(SETTINGS))}")
+    map = _map(program, eps["eps_abs"], eps["eps_rel"], options)
+    return fp.prepare(mixed_precision.coarse(map) if precision == "mixed" else map, program)
+
+
+def _map(program: ConeProgram, eps_abs: float, eps_rel: float, options: dict[str, Any]) -> SCS:
+    """The map of `solve`, from its keywords."""
+    tolerance = max(eps_abs, eps_rel)
+    chosen: dict[str, Any] = {
+        "adaptive_scale": True,
+        "error_weights": (eps_abs / tolerance, eps_rel / tolerance) if tolerance > 0 else (1.0, 1.0),
+        **{name: options[name] for name in options.keys() & SETTINGS},
+    }
+    if chosen.get("eps_infeas") is None:
+        chosen["eps_infeas"] = 1e-7 if program.b.dtype == torch.float64 else 1e-5
+    return SCS.of(program, **chosen)
 
 
 def _start(program: ConeProgram, given: Any) -> tuple[ConicPoint | None, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 
 import fixedpoint as fp
-from fixedpoint.gradients.adjoint import gmres
+from fixedpoint.gradients.linear_solver import gmres
 from maps.affine import Affine, AffineProblem, RandomAffine
 
 

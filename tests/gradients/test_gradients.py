@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint.gradients.adjoint import gmres
+from fixedpoint.gradients.linear_solver import gmres
 from maps.affine import Affine, AffineProblem, RandomAffine
 from maps.elastic_net import ElasticNetProblem, RandomElasticNet
 

@@ -19,7 +19,8 @@ from fixedpoint.checks.maps.case import MapCase, map_law
 from fixedpoint.checks.report import NotApplicable, Violation
 from fixedpoint.checks.specimen import Plain
 from fixedpoint.context import select_rows
-from fixedpoint.gradients.adjoint import AdjointWarning, gmres
+from fixedpoint.gradients.linear_solver import gmres
+from fixedpoint.gradients.warnings import AdjointWarning
 from fixedpoint.protocol import FixedPointMap
 from fixedpoint.solution import Evaluation
 from fixedpoint.solve.front import solve

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint.gradients.adjoint import gmres
+from fixedpoint.gradients.linear_solver import gmres
 from maps.cones import ProductCone
 from maps.scs.adjoint import polyhedral
 from maps.scs.adjoint import scaling as adjoint_scaling

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fixedpoint import Status
-from fixedpoint.gradients.adjoint import warn_instances
+from fixedpoint.gradients.warnings import warn_instances
 from fixedpoint.solve.loop import LoopResult
 from fixedpoint.tensors.masks import is_readable, where_rows
 from maps.scs.certify.certificates import infeasible, unbounded

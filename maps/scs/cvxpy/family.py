@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,16 +20,11 @@ from maps.scs.cvxpy.solver import DEFAULTS
 from maps.scs.cvxpy.values import Given, OnInvalid, read
 from maps.scs.family import ConicFamily
 from maps.scs.iteration.map import SCS
+from maps.scs.iteration.settings import NAMES
 from maps.scs.problem.program import ConeProgram
-from maps.scs.solve import ConicSolution, solve
+from maps.scs.solve import KEYWORDS, ConicSolution, solve
 
 Sampler = Callable[[int, torch.Generator], Sequence[Any]]
-
-KEYWORDS = frozenset(name for name, p in inspect.signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY)
-SETTINGS = frozenset(
-    {name for name, p in inspect.signature(SCS).parameters.items() if p.kind is p.KEYWORD_ONLY} - {"features"}
-)
-"""Arguments of `SCS` that the problem does not determine."""
 
 FLOAT32_TOLERANCE = 1e-4
 """The default of `CvxpyFamily.solve` where float64 has that of `FixedPointSolver`, which float32 cannot reach."""
@@ -87,9 +81,9 @@ class CvxpyFamily(ConicFamily):
     def _configure(self, quadratic: bool, settings: Mapping[str, Any]) -> None:
         if not isinstance(quadratic, bool):
             raise TypeError(f"quadratic: expected True or False, got {quadratic!r}")
-        if unknown := sorted(settings.keys() - SETTINGS):
+        if unknown := sorted(settings.keys() - NAMES):
             raise TypeError(
-                f"CvxpyFamily: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(SETTINGS))}; "
+                f"CvxpyFamily: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(NAMES))}; "
                 "tolerances (eps_abs, eps_rel) and budgets go to `solve`"
             )
         if quadratic not in self._compiled:

@@ -6,7 +6,6 @@ from (x, y, s) to variables, duals and statuses. Imported only by who asks for i
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,21 +20,11 @@ from fixedpoint.plugins.composition import describe
 from fixedpoint.plugins.registry import RegistryError
 from fixedpoint.solution import Progress
 from maps.scs.problem.program import ConeProgram
-from maps.scs.solve import ConicSolution, solve
+from maps.scs.solve import KEYWORDS, ConicSolution, solve
 
-SETTINGS = frozenset(
-    {name for name, p in inspect.signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    - {
-        "start",
-        "warm_start",
-        "gradient",
-        "on_invalid",
-        "chunk",
-        "workers",
-        "reuse",
-    }  # CVXPY's business, or of no meaning
-    | {"accelerator"}
-)
+_NOT_HERE = {"warm_start", "gradient", "on_invalid", "chunk", "workers", "prepared"}
+"""CVXPY's business, or of no meaning for one program."""
+SETTINGS = KEYWORDS - _NOT_HERE | {"accelerator"}
 """Keywords of `FixedPointSolver`: `accelerator`, and those of `maps.scs.solve` that mean something inside CVXPY."""
 
 DEFAULTS: Mapping[str, Any] = {
@@ -53,13 +42,12 @@ A check costs a third of an evaluation, and one that comes late costs evaluation
 
 _EXIT_CODES = {
     Status.CONVERGED: 1,
-    Status.MAX_EVALUATIONS: 2,
-    Status.STALLED: 2,
     Status.DIVERGED: -4,
     Status.PRIMAL_INFEASIBLE: -2,
     Status.DUAL_INFEASIBLE: -1,
 }
-"""SCS's, which CVXPY knows how to read."""
+"""SCS's, which CVXPY knows how to read; what is not here ended short of its tolerance, with a point to show."""
+_INACCURATE = 2
 
 
 class FixedPointSolver(ScsInterface):
@@ -219,8 +207,8 @@ def _results(program: ConeProgram, solution: ConicSolution, residual: float, set
     """The solution in the form of the scs package's; `residual` is the map's last, `setup` seconds went before."""
     x, y, s = (np.asarray(part) for part in (solution.x, solution.y, solution.s))
     status = Status(int(solution.status))
-    code = _EXIT_CODES[status]
-    if code == 2 and math.isinf(residual):  # tau vanished: a direction, of which SCS says where it points
+    code = _EXIT_CODES.get(status, _INACCURATE)
+    if code == _INACCURATE and math.isinf(residual):  # tau vanished: a direction, of which SCS says where it points
         code = -7 if np.asarray(program.b) @ y < np.asarray(program.c) @ x else -6
     info = {
         "status": status.name,

@@ -13,23 +13,24 @@ wheel's k + 1 iterations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature
-from fixedpoint.gradients.adjoint import warn_instances, warn_untrusted
+from fixedpoint.gradients.warnings import warn_instances, warn_untrusted
 from fixedpoint.search_space import SearchSpace
 from fixedpoint.tensors import pytrees
 from fixedpoint.tensors.masks import any_row, where_rows
 from maps.cones import ConeSpec, ProductCone
 from maps.scs import linear_systems
 from maps.scs.adjoint import vjp as adjoint
-from maps.scs.iteration import adaptive_scale, eliminated, residuals, settings
-from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare
-from maps.scs.iteration.state import ConicPoint, InnerPoint
+from maps.scs.iteration import adaptive_scale, eliminated, residuals
+from maps.scs.iteration.settings import Formulation, SCSSettings
+from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare, setup_each, setup_rows
+from maps.scs.iteration.state import BatchData, ConicPoint, InnerPoint
 from maps.scs.iteration.step import Step
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import entries
@@ -50,33 +51,11 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     Args:
         n: number of variables.
         cones: rows of K, as in `ConeProgram`, or a cone made of them.
-        normalize: scale the data as SCS does; "shared": by diagonals that depend on A and P alone, so that a batch that
-            shares these shares one factorization.
-        scale: SCS's dual scale, > 0.
-        zero_cone_factor: how much heavier rows of the zero cone weigh (SCS: 1000), > 0.
-        alpha: SCS's relaxation, in (0, 2).
-        rho_x: weight of x, > 0.
-        tau_factor: weight of tau (SCS: 10), > 0. Large values behave as tau fixed at 1.
-        weights: (m - equations,) positive numbers, one for each row that is not an equation, where R_y is weights /
-            scale; None: all 1. Rows of a cone that is not separable have one weight.
-        eliminate: the limit rho_x -> 0, zero_cone_factor -> infinity (`eliminated`): x and the duals of equations are
-            solved for exactly in every step and leave the state, which has one number for each inequality and one for
-            tau. Fewer numbers to move, store and learn; `rho_x` and `zero_cone_factor` have no say. Not with
-            `adaptive_scale`, nor with the linear solvers "sparse" and "cg"; of no effect without inequalities. x and
-            these duals must be determined by the rest: equations that (nearly) repeat each other are refused.
-        adaptive_scale: let a solve change the scale of each instance, by SCS's scalar rule; it then has a
-            factorization of its own.
-        error_weights: (absolute, relative), >= 0 and not both 0.
-        eps_infeas: violation of a certificate, relative to its inner product, >= 0; 0 never certifies.
-        check_interval: evaluations between two checks of a solve (SCS: 25), >= 1.
-        first_check: the evaluation that is checked first; None: `check_interval`. Not with `adaptive_scale`.
-        linear_solver: "dense", "condensed" (sparse, some unknowns eliminated first), "sparse" (SuperLU), "cg"
-            (conjugate gradients) or "auto".
-        dtype: of the iteration, torch.float32 or torch.float64; by default that of the data.
         features: width of `featurize` where it is known beforehand, see `feature_count`; 0 where it is not.
+        **settings: fields of `SCSSettings`.
 
     Raises:
-        ValueError: an argument outside its range, unknown cones.
+        ValueError: an argument outside its range, unknown cones; TypeError: an unknown setting.
     """
 
     ranks: ClassVar = {"A": 2, "A.values": 1, "b": 1, "c": 1, "P": 2, "P.values": 1}
@@ -89,69 +68,18 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         "tau_factor": Range(1e0, 1e4, log=True),
     }
 
-    def __init__(
-        self,
-        n: int,
-        cones: ConeSpec | ProductCone,
-        *,
-        normalize: bool | str = True,
-        scale: float = 0.1,
-        zero_cone_factor: float = 1000.0,
-        alpha: float = 1.5,
-        rho_x: float = 1e-6,
-        tau_factor: float = 10.0,
-        weights: Sequence[float] | None = None,
-        eliminate: bool = False,
-        adaptive_scale: bool = False,
-        error_weights: tuple[float, float] = (1.0, 1.0),
-        eps_infeas: float = 1e-7,
-        check_interval: int = 1,
-        first_check: int | None = None,
-        linear_solver: str = "auto",
-        dtype: torch.dtype | None = None,
-        features: int = 0,
-    ) -> None:
-        coordinates: dict[str, Any] = {
-            "normalize": normalize,
-            "scale": scale,
-            "zero_cone_factor": zero_cone_factor,
-            "rho_x": rho_x,
-            "tau_factor": tau_factor,
-            "alpha": alpha,
-            "adaptive_scale": adaptive_scale,
-        }
-        others = {
-            "eliminate": eliminate,
-            "error_weights": error_weights,
-            "eps_infeas": eps_infeas,
-            "check_interval": check_interval,
-            "first_check": first_check,
-            "linear_solver": linear_solver,
-            "dtype": dtype,
-        }
-        settings.check({"n": n, **coordinates, **others})
+    def __init__(self, n: int, cones: ConeSpec | ProductCone, *, features: int = 0, **settings: Any) -> None:
+        self.settings = self.built_with = SCSSettings(**settings)
         self.cone = cones if isinstance(cones, ProductCone) else ProductCone(cones)
-        self.n, self.m = n, self.cone.dim
-        self.weights = None if weights is None else settings.row_weights(weights, self.cone)
-        if weights is not None:
-            coordinates["weights"] = [float(weight) for weight in weights]
-        eliminate = eliminate and self.m > self.cone.equalities  # else there would be nothing left
-        self.first = n + self.cone.equalities if eliminate else 0
-        """Of (x, y, tau) the first coordinate that the state has."""
-        if eliminate:
-            coordinates = {k: v for k, v in coordinates.items() if k not in ("rho_x", "zero_cone_factor")}
-            coordinates["eliminate"] = True
-        self.step = Step(n + self.cone.equalities - self.first, self.cone, alpha)
-        self.normalize, self.alpha, self.error_weights = normalize, alpha, error_weights
-        self.scale, self.zero_cone_factor, self.rho_x, self.tau_factor = scale, zero_cone_factor, rho_x, tau_factor
-        self.adaptive_scale, self.eps_infeas, self.linear_solver = adaptive_scale, eps_infeas, linear_solver
-        self.check_interval, self.first_check, self.dtype = check_interval, first_check, dtype
+        self.formulation = Formulation(n, self.cone, self.settings)
+        self.n, self.m, self.first = self.formulation.n, self.formulation.m, self.formulation.first
+        self.step = Step(self.n + self.cone.equalities - self.first, self.cone, self.settings.alpha)
         self.signature = Signature(
-            size=n + self.m + 1 - self.first,
+            size=self.formulation.size,
             features=features,
             traits=frozenset({"nonexpansive", "averaged", "homogeneous"}),
-            averagedness=alpha / 2,
-            coordinates={"map": "scs", "n": n, "cones": self.cone.spec, **coordinates},
+            averagedness=self.settings.alpha / 2,
+            coordinates=self.formulation.coordinates,
             sizes=frozenset({"n", "cones"}),
         )
 
@@ -171,23 +99,31 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             ValueError: a program of another size or other cones.
             FactorizationError: see `linear_systems.factor`.
         """
-        return self._prepared(problem, None)
+        return self.setup_shared(problem, self.prepare(problem))
 
-    def setup_from(self, problem: ConeProgram, earlier: Context) -> Context:
-        """`setup`, with the scaling and the factor of an earlier batch that shared the same tensors A and P."""
-        return self._prepared(problem, earlier)
+    def prepare(self, problem: ConeProgram) -> BatchData | None:
+        """The scaling and the factor of a batch that shares A and P; None where it does not, or each instance is scaled
+        by itself.
 
-    def _prepared(self, problem: ConeProgram, earlier: Context | None) -> Context:
+        Raises:
+            ValueError, FactorizationError: as for `setup`.
+        """
         if (problem.n, problem.cones) != (self.n, self.cone.spec):
             raise ValueError(
                 f"program: this map is for n = {self.n} and cones {self.cone.spec}, got n = {problem.n} and cones "
                 f"{problem.cones}"
             )
-        context = prepare(self, problem, earlier)
-        if self.adaptive_scale:
+        return prepare(self.formulation, problem)
+
+    def setup_shared(self, problem: ConeProgram, shared: BatchData | None) -> Context:
+        """`setup`, with the scaling and the factor that `prepare` made of the same A and P."""
+        context = (
+            setup_each(self.formulation, problem) if shared is None else setup_rows(self.formulation, problem, shared)
+        )
+        if self.settings.adaptive_scale:
             rows = context.rows
             _, inner = self._from_origin(context)
-            history = adaptive_scale.begin(self.scale, self._sizes(inner, context))
+            history = adaptive_scale.begin(self.settings.scale, self._sizes(inner, context))
             context = context._replace(rows=rows._replace(history=history))
         return context
 
@@ -250,27 +186,29 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
         point = self._sizes(aux, context)
-        worst = residuals.kkt_residual(point._replace(tau=_safe(point.tau)), self.error_weights)
+        worst = residuals.kkt_residual(point._replace(tau=_safe(point.tau)), self.settings.error_weights)
         u = aux.u
         gone = u[:, -1] <= TAU_FLOOR * torch.linalg.vector_norm(u, dim=1)
         worst = torch.where(gone, torch.inf, worst)
-        if self.eps_infeas == 0:
+        if self.settings.eps_infeas == 0:
             return Assessment(worst, torch.zeros_like(worst, dtype=torch.int64))
-        return Assessment(worst, residuals.certificate(point, rows.scaling.sigma, rows.weights, self.eps_infeas))
+        return Assessment(
+            worst, residuals.certificate(point, rows.scaling.sigma, rows.weights, self.settings.eps_infeas)
+        )
 
-    def adapt(self, at: Evaluation, aux: InnerPoint, context: Context) -> Adaptation | None:
+    def adapt(self, at: Evaluation, aux: InnerPoint, context: Context, evaluations: int) -> Adaptation | None:
         """SCS's scalar rule for the scale; s and kappa, x and y stay what they are, v follows the new metric."""
         rows = context.rows
         if rows.history is None:
             return None
-        history, changed = adaptive_scale.update(rows.history, self._sizes(aux, context), self.check_interval)
+        history, changed = adaptive_scale.update(rows.history, self._sizes(aux, context), evaluations)
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
         if any_row(changed):
-            R = metric_diagonal(self, history.scale)
+            R = metric_diagonal(self.formulation, history.scale)
             kind, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
             try:
-                system = linear_systems.factor(kind, data.A, data.P, R_y, self.rho_x)
+                system = linear_systems.factor(kind, data.A, data.P, R_y, self.settings.rho_x)
             except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
                 rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
@@ -285,7 +223,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         if context.rows.history is None or R is None:
             return at.x
         return at.x + aux.slack(self._metric(context)) * (
-            1 / metric_diagonal(self, torch.full_like(R[:, 0], self.scale)) - 1 / R
+            1 / metric_diagonal(self.formulation, torch.full_like(R[:, 0], self.settings.scale)) - 1 / R
         )
 
     def output(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> ConicPoint:
@@ -298,12 +236,10 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             E * x / scale, D * y / scale, whole.slack(self._metric(context))[:, self.n : -1] / (D * scale)
         )
 
-    def implicit_vjp(self, x_star: Tensor, context: Context, cotangent: Tensor) -> ConeProgram:
-        """See `FixedPointMap.implicit_vjp`; warnings as for `output_vjp`."""
-        return self.output_vjp(x_star, context, cotangent, ())
-
-    def output_vjp(self, x_star: Tensor, context: Context, of_x: Tensor, of_output: tuple[Tensor, ...]) -> ConeProgram:
-        """See `FixedPointMap.output_vjp`: by the optimality conditions of the program (`adjoint`).
+    def implicit_vjp(
+        self, x_star: Tensor, context: Context, cotangent: Tensor, of_output: tuple[Tensor, ...] = ()
+    ) -> ConeProgram:
+        """See `FixedPointMap.implicit_vjp`: by the optimality conditions of the program (`adjoint`).
 
         Warns:
             AdjointWarning: degenerate instances, whose gradient is not unique or does not exist.
@@ -311,9 +247,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         evaluation = Evaluation(x_star, x_star, torch.zeros_like(x_star))
         point = self.output(evaluation, self.evaluate(x_star, context)[1], context)
         of_point = of_output
-        if not of_output or any_row(of_x != 0):
+        if not of_output or any_row(cotangent != 0):
             pull = torch.func.vjp(lambda *p: self.retract(self._state(ConicPoint(*p), context), context), *point)[1]
-            of_point = pull(of_x)
+            of_point = pull(cotangent)
             if of_output:
                 of_point = tuple(map(torch.add, of_point, of_output))
         found = adjoint.vjp(context.problem, *point, *of_point)

@@ -88,5 +88,5 @@ class BatchData(NamedTuple):
     """(n + m + 1,)"""
     response: Any = None
     """`eliminated.Response`, where the map eliminates."""
-    stamp: tuple[Any, ...] | None = None
-    """Of the A and P that this was made from, for `setup_from`."""
+    scaling: Any = None
+    """D (1, m) and E (1, n)."""
