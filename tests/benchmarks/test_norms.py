@@ -30,4 +30,4 @@ def test_the_settings_file_is_that_of_the_setting() -> None:
     for name in ACCELERATORS:
         found = configure(FAMILY, name, file, SETTING)
         assert (found.family.form, found.family.map.signature.size) == ("norms", 183)
-        assert found.family.map.scale == entries[name]["family"]["scale"]  # type: ignore[attr-defined]
+        assert found.family.map.settings.scale == entries[name]["family"]["scale"]  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,11 +25,11 @@ class Rows(NamedTuple):
 class Scaled(FixedPointMap[Halving, Context]):
     """x <- x / 2 + scale * b, whose output x / scale does not depend on the scale; claims what `claims` says."""
 
-    def __init__(self, claims: dict[int, Status] | None = None, adapt_at: int | None = None, interval: int = 1) -> None:
+    def __init__(self, claims: dict[int, Status] | None = None, adapt_at: int | None = None) -> None:
         self.signature = Signature(size=2)
-        self.check_interval = interval
         self.claims, self.adapt_at = claims or {}, adapt_at
         self.assessed: list[int] = []
+        self.since: list[int] = []
         self.evaluations = 0
 
     def setup(self, problem: Halving) -> Context:
@@ -52,7 +53,8 @@ class Scaled(FixedPointMap[Halving, Context]):
         status = torch.full_like(residual, Status.RUNNING, dtype=torch.int64)
         return Assessment(residual, torch.where(torch.arange(len(status)) == 0, claim, status))
 
-    def adapt(self, at: Evaluation, aux: Any, context: Context) -> Adaptation | None:
+    def adapt(self, at: Evaluation, aux: Any, context: Context, evaluations: int) -> Adaptation | None:
+        self.since.append(evaluations)
         if self.evaluations != self.adapt_at:
             return None
         changed = torch.arange(len(at.x)) == 1
@@ -69,22 +71,25 @@ B = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]], dtype=torch.float64)
 
 @pytest.mark.parametrize(("first", "budget", "expected"), [(5, 12, [5, 8, 11, 12]), (2, 8, [2, 5, 8]), (9, 4, [4])])
 def test_the_first_check_may_come_later_than_the_others(first: int, budget: int, expected: list[int]) -> None:
-    map = Scaled(interval=3)
-    map.first_check = first
-    solution = fp.solve(map, Halving(B), None, tolerance=0.0, max_evaluations=budget)
+    map = Scaled()
+    checks: Any = {"check_interval": 3, "first_check": first}
+    solution = fp.solve(map, Halving(B), None, tolerance=0.0, max_evaluations=budget, **checks)
     assert map.assessed == expected
+    assert map.since == [b - a for a, b in itertools.pairwise([0, *expected])][:-1], "a map is told how long it was"
     assert solution.evaluations.tolist() == [budget] * 3
 
 
 def test_checks_come_every_so_often_and_at_the_end() -> None:
-    map = Scaled(interval=4)
+    map = Scaled()
     seen: list[int] = []
-    solution = fp.solve(map, Halving(B), tolerance=1e-4, callback=lambda p: seen.append(p.evaluations))
+    solution = fp.solve(
+        map, Halving(B), tolerance=1e-4, check_interval=4, callback=lambda p: seen.append(p.evaluations)
+    )
     assert map.assessed == seen == [4, 8, 12, 16]
     assert (solution.evaluations % 4 == 0).all()
     assert solution.converged.all()
-    map = Scaled(interval=4)
-    short = fp.solve(map, Halving(B), tolerance=1e-12, max_evaluations=6)
+    map = Scaled()
+    short = fp.solve(map, Halving(B), tolerance=1e-12, max_evaluations=6, check_interval=4)
     assert map.assessed == [4, 6]
     assert short.statuses == [Status.MAX_EVALUATIONS] * 3
     assert (short.evaluations == 6).all()
@@ -93,7 +98,7 @@ def test_checks_come_every_so_often_and_at_the_end() -> None:
 def test_an_invalid_instance_is_marked_at_the_first_check() -> None:
     spoilt = B.clone()
     spoilt[0, 0] = torch.nan
-    solution = fp.solve(Scaled(interval=5), Halving(spoilt), tolerance=1e-4, on_invalid="mark")
+    solution = fp.solve(Scaled(), Halving(spoilt), tolerance=1e-4, check_interval=5, on_invalid="mark")
     assert solution.statuses == [Status.INVALID, Status.CONVERGED, Status.CONVERGED]
 
 
@@ -113,7 +118,7 @@ def test_a_verdict_stands_when_two_checks_agree(verdict: Status) -> None:
 
 def test_convergence_outranks_a_verdict() -> None:
     claims = dict.fromkeys(range(1, 100), Status.PRIMAL_INFEASIBLE)
-    solved = fp.solve(Scaled(claims, interval=20), Halving(B), tolerance=1e-3)
+    solved = fp.solve(Scaled(claims), Halving(B), tolerance=1e-3, check_interval=20)
     assert solved.converged.all()
 
 

@@ -7,12 +7,14 @@ import os
 import signal
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 import fixedpoint as fp
-from fixedpoint.solve import batch, chunks
+from fixedpoint.solve import batch, chunks, memory
+from fixedpoint.solve.stopping import Stopping
 from maps.affine import Affine, AffineProblem, RandomAffine
 
 
@@ -160,7 +162,7 @@ def test_a_worker_that_is_killed_is_noticed() -> None:
         return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
 
     with pytest.raises(RuntimeError, match=r"^workers: a process was killed \(exit code -9;"):
-        chunks.solve(part, lambda: part(slice(0, 1)), 10, 2, 2, None)
+        chunks.solve(part, lambda: part(slice(0, 1)), 10, 2, 2, Stopping())
 
 
 def test_an_error_that_cannot_be_sent_is_told() -> None:
@@ -176,7 +178,7 @@ def test_an_error_that_cannot_be_sent_is_told() -> None:
         return {"status": number.long() + 1, "residual": number, "evaluations": number.long()}
 
     with pytest.raises(RuntimeError, match=r"^Local: lost$"):
-        chunks.solve(part, lambda: part(slice(0, 1)), 10, 2, 2, None)
+        chunks.solve(part, lambda: part(slice(0, 1)), 10, 2, 2, Stopping())
 
 
 def test_workers_share_the_work() -> None:
@@ -184,7 +186,7 @@ def test_workers_share_the_work() -> None:
         number = torch.full((rows.stop - rows.start,), float(os.getpid()), dtype=torch.float64)
         return {"status": number.long(), "residual": number, "evaluations": number.long() * 0 + rows.start}
 
-    found = chunks.solve(part, lambda: part(slice(0, 1)), 12, 2, 3, None)
+    found = chunks.solve(part, lambda: part(slice(0, 1)), 12, 2, 3, Stopping())
     assert len(set(found["residual"].tolist())) == 3
 
 
@@ -201,13 +203,14 @@ def test_every_row_is_in_one_chunk(batch: int, chunk: int, workers: int) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"chunk": np.float64(2)}, r"^chunk: .* got np\.float64"),
         ({"chunk": 0}, r"^chunk: expected a whole number >= 1, got 0$"),
         ({"chunk": 2.5}, r"^chunk: .* got 2\.5$"),
         ({"chunk": "all"}, r"^chunk: .* got 'all'$"),
         ({"chunk": True}, r"^chunk: .* got True$"),
         ({"workers": 0}, r"^workers: expected a whole number >= 1, got 0$"),
         ({"workers": None}, r"^workers: .* got None$"),
-        ({"reuse": True}, r"^reuse: expected a fixedpoint\.Reuse or None, got True$"),
+        ({"prepared": True}, r"^prepared: expected what fixedpoint\.prepare returns, or None, got True$"),
         ({"callback": 3}, r"^callback: expected a function"),
     ],
 )
@@ -221,7 +224,7 @@ def test_too_little_memory_is_said_before_anything_is_lost(monkeypatch: pytest.M
     map, problem = family()
     monkeypatch.setattr(batch, "_LARGE", 1)
     needed = 20 * batch._TEMPORARIES * 8 * map.signature.size
-    monkeypatch.setattr(chunks, "available", lambda: needed // 2)
+    monkeypatch.setattr(memory, "available", lambda _: needed // 2)
     with pytest.raises(
         MemoryError, match=r"^chunk: 20 instances at once need about .* free; chunk=\d+ fits$"
     ) as caught:
@@ -229,45 +232,13 @@ def test_too_little_memory_is_said_before_anything_is_lost(monkeypatch: pytest.M
     fits = int(str(caught.value).split("chunk=")[1].split()[0])
     assert 1 <= fits < 20
     found = fp.solve(map, problem, chunk=fits)
-    monkeypatch.setattr(chunks, "available", lambda: None)  # nobody knows: no objection
+    monkeypatch.setattr(memory, "available", lambda _: None)  # nobody knows: no objection
     close(found, fp.solve(map, problem))
 
 
 def test_memory_is_counted_in_bytes() -> None:
-    free = chunks.available()
+    free = memory.available(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
-
-
-class Counted(Affine):
-    """Says how it was set up."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.calls: list[str] = []
-
-    def setup(self, problem: Any) -> Any:
-        self.calls.append("setup")
-        return super().setup(problem)
-
-    def setup_from(self, problem: Any, earlier: Any) -> Any:
-        self.calls.append("setup_from")
-        return super().setup(problem)
-
-
-def test_what_is_shared_is_set_up_once() -> None:
-    _, problem = family(80)
-    map = Counted(problem.b.shape[1])
-    fp.solve(map, problem, chunk=20)
-    assert map.calls == ["setup"] + ["setup_from"] * 4  # the first on one instance, whose size is what counts
-    map.calls.clear()
-    reuse = fp.Reuse()
-    for _ in range(3):
-        fp.solve(map, problem, reuse=reuse)
-    assert map.calls == ["setup", "setup_from", "setup_from"]
-    other = Counted(problem.b.shape[1])
-    other.signature = fp.Signature(size=problem.b.shape[1], coordinates={"another": 1})
-    fp.solve(other, problem, reuse=reuse)
-    assert other.calls == ["setup"]
 
 
 def test_a_progress_bar_counts_instances() -> None:
@@ -289,3 +260,10 @@ def test_warnings_number_instances_in_the_batch_not_in_their_chunk() -> None:
     solution = fp.solve(map, AffineProblem(A, 1 + b), max_evaluations=60, gradient="implicit", chunk=2)
     with pytest.warns(fp.AdjointWarning, match=r"instance\(s\) 5 cannot be trusted: the solve did not converge"):
         solution.x.sum().backward()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    map, problem = family()
+    counts: dict[str, Any] = {"max_evaluations": np.int64(7), "chunk": np.int64(6), "workers": np.int32(1)}
+    found = fp.solve(map, problem, tolerance=0, check_interval=np.int64(2), **counts)
+    close(found, fp.solve(map, problem, tolerance=0, max_evaluations=7))

@@ -268,7 +268,7 @@ BAD = {
     "one dtype.*A: torch.float32, b: torch.float64": (AffineProblem(torch.zeros(3, 3), ones), {}),
     "tolerance: expected at least": (contraction([0.5]), {"tolerance": 1e-17}),
     "tolerance: expected": (contraction([0.5]), {"tolerance": float("nan")}),
-    "max_evaluations: expected at least 1": (contraction([0.5]), {"max_evaluations": 0}),
+    "max_evaluations: expected a whole number >= 1, got 0": (contraction([0.5]), {"max_evaluations": 0}),
     "max_evaluations: expected a whole number": (contraction([0.5]), {"max_evaluations": 2.5}),
     "floating-point tensors": (AffineProblem(torch.zeros(3, 3).long(), torch.ones(2, 3).long()), {}),
     "start: expected a tensor": (contraction([0.5]), {"start": [1.0, 2.0, 3.0]}),

@@ -230,8 +230,8 @@ def test_scaled_rows(factor: float) -> None:
 
 def test_a_solve_resumes_from_the_state_it_returned() -> None:
     one = program("QP", 4)
-    map = SCS.of(one, adaptive_scale=True, check_interval=5, scale=1e-3)
-    first = fp.solve(map, one, "safeguarded", tolerance=1e-8, max_evaluations=5000)
+    map = SCS.of(one, adaptive_scale=True, scale=1e-3)
+    first = fp.solve(map, one, "safeguarded", tolerance=1e-8, max_evaluations=5000, check_interval=5)
     assert int(first.evaluations) > 100, "the scale was never moved"
     again = fp.solve(map, one, None, tolerance=1e-6, start=first.x)
     assert int(again.evaluations) < int(first.evaluations) / 5

@@ -60,8 +60,8 @@ def test_a_sampler_that_is_missing_or_wrong(sampler: Any, message: str) -> None:
 def test_it_can_be_made_again_with_other_settings() -> None:
     family = made(scale=2.0)
     other = family.remade(alpha=1.1, quadratic=False)
-    assert (other.map.scale, other.map.alpha, other.form) == (2.0, 1.1, "conic")
-    assert (family.map.scale, family.map.alpha, family.form) == (2.0, 1.5, "quadratic")
+    assert (other.map.settings.scale, other.map.settings.alpha, other.form) == (2.0, 1.1, "conic")
+    assert (family.map.settings.scale, family.map.settings.alpha, family.form) == (2.0, 1.5, "quadratic")
     assert other.remade(quadratic=True).canonical is family.canonical, "compiled once"
     assert set(family.tunable) >= {"scale", "alpha", "quadratic", "zero_cone_factor"}
     with pytest.raises(TypeError, match="sise"):

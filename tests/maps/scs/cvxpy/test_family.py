@@ -141,9 +141,9 @@ def test_a_warm_start_from_an_earlier_solution() -> None:
 def test_settings_reach_the_map_and_the_solve() -> None:
     example = draw("cone")
     family = CvxpyFamily(example.problem, example.parameters, scale=5.0, alpha=1.2)
-    assert (family.map.scale, family.map.alpha, family.map.normalize) == (5.0, 1.2, "shared")
-    assert CvxpyFamily(example.problem, example.parameters, normalize=False).map.normalize is False
-    assert CvxpyFamily(*draw("lasso")[:2]).map.normalize is True, "A varies"
+    assert (family.map.settings.scale, family.map.settings.alpha, family.map.settings.normalize) == (5.0, 1.2, "shared")
+    assert CvxpyFamily(example.problem, example.parameters, normalize=False).map.settings.normalize is False
+    assert CvxpyFamily(*draw("lasso")[:2]).map.settings.normalize is True, "A varies"
     few = family.solve(example.values, max_evaluations=5, **EXACT)
     assert few.evaluations.tolist() == [5, 5, 5]
     other = CvxpyFamily(example.problem, example.parameters).solve(example.values, max_evaluations=5, **EXACT)

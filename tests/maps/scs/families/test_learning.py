@@ -220,8 +220,8 @@ def test_the_paper_s_setting_of_the_lasso() -> None:
     assert (metric[:, :n] == 1e-3).all()
     assert (metric[:, n : n + m] == 1).all()
     assert (metric[:, -1] == 1).all()
-    assert family.map.alpha == 1.5
-    assert family.map.zero_cone_factor == 1, "of rows of the zero cone too, though the Lasso has none"
+    assert family.map.settings.alpha == 1.5
+    assert family.map.settings.zero_cone_factor == 1, "of rows of the zero cone too, though the Lasso has none"
     assert problem.P is None
     path = fp.unroll(family.map, problem, None, steps=60)
     assert torch.isfinite(path.fx).all()

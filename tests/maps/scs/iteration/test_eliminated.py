@@ -90,11 +90,12 @@ def test_single_precision_follows_double_precision(kalman: ConeProgram) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_what_a_batch_shares_is_taken_over_by_the_next(kalman: ConeProgram, dtype: torch.dtype) -> None:
     map = SCS.of(kalman, eliminate=True, normalize="shared", dtype=dtype)
-    earlier = map.setup(kalman)
+    earlier = map.prepare(kalman)
+    assert earlier is not None
     b = kalman.b + 0.1
     following = ConeProgram(kalman.A, b, kalman.c, kalman.P, kalman.cones)
-    again = map.setup_from(following, earlier)
-    assert again.shared.response.kept is earlier.shared.response.kept or dtype == torch.float32
+    again = map.setup_shared(following, earlier)
+    assert again.shared.response.kept is earlier.response.kept
     torch.testing.assert_close(map.initial(again), map.initial(map.setup(following)), rtol=1e-6, atol=1e-6)
 
 
@@ -139,7 +140,7 @@ def test_what_a_check_reads_is_that_of_the_rows_at_hand(kalman: ConeProgram) -> 
     equations = kalman.cone.equalities
     zero = (kalman.b[:, :equations] == 0).all(0).nonzero()[0, 0]
     b = kalman.b.index_fill(1, zero, 1.0)
-    again = map.setup_from(ConeProgram(kalman.A, b, kalman.c, kalman.P, kalman.cones), earlier)
+    again = map.setup_shared(ConeProgram(kalman.A, b, kalman.c, kalman.P, kalman.cones), map.prepare(kalman))
     place = kalman.n + int(zero)
     assert place in again.shared.response.read.tolist()
     assert place not in earlier.shared.response.read.tolist()
@@ -244,8 +245,10 @@ def test_a_single_instance_does_without_a_response(kalman: ConeProgram) -> None:
     map = SCS.of(one, eliminate=True, normalize="shared")
     lone = map.setup(one)
     assert lone.shared.response is None
-    assert map.setup_from(one, lone).shared.system is lone.shared.system
-    assert map.setup_from(kalman, lone).shared.response is not None
+    prepared = map.prepare(one)
+    assert prepared is not None
+    assert map.setup_shared(one, prepared).shared.system is prepared.system
+    assert map.setup_shared(kalman, prepared).shared.response is not None
     alone, among = solve(one, "picard", **settings), solve(kalman, "picard", **settings)
     torch.testing.assert_close(alone.x[0], among.x[0], rtol=1e-6, atol=1e-7)
     assert int(alone.evaluations[0]) == int(among.evaluations[0])
