@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ class Shared(NamedTuple):
 class Halves(FixedPointMap[Shared, Context]):
     """x <- A x / 2 + b, where the half of A takes long to find."""
 
-    ranks = {"A": 2, "b": 1}
+    ranks: ClassVar = {"A": 2, "b": 1}
 
     def __init__(self, built_with: Any = None) -> None:
         self.signature, self.built_with = Signature(size=2), built_with
@@ -118,5 +118,5 @@ def test_it_refuses_what_it_was_not_made_for(map: Halves, asked: Shared, message
 def test_nothing_to_prepare_is_said() -> None:
     with pytest.raises(ValueError, match="Halves has nothing to prepare"):
         fp.prepare(Halves(), problem(matrix=A.expand(3, 2, 2)))
-    with pytest.raises(ValueError, match="^problem: expected a batch"):
+    with pytest.raises(ValueError, match=r"^problem: expected a batch"):
         fp.prepare(Halves(), Shared(A, torch.ones(2, dtype=torch.float64)))
