@@ -181,8 +181,8 @@ def run(
     callback, checked = stopping.callback, 0
     for count in itertools.count(1):
         at, aux = iteration.evaluate()
-        last = stopping.is_last(count)
-        if not last and not stopping.is_check(count):
+        is_check, last = stopping.due(count)
+        if not is_check:
             iteration.advance(at, done)
             continue
         assessment = iteration.assess(at, aux)

@@ -88,14 +88,11 @@ class Stopping:
         """What an instance is that was not done when the solve ended."""
         return Status.TIME_LIMIT if self.expired else Status.MAX_EVALUATIONS
 
-    def is_check(self, count: int) -> bool:
-        """Whether instances are looked at after so many evaluations."""
+    def due(self, count: int) -> tuple[bool, bool]:
+        """(whether instances are looked at after so many evaluations, whether none follows)."""
+        last = count >= self.max_evaluations or (self.deadline < math.inf and self.expired)
         first = self.check_interval if self.first_check is None else self.first_check
-        return count >= first and (count - first) % self.check_interval == 0
-
-    def is_last(self, count: int) -> bool:
-        """Whether no evaluation follows this one."""
-        return count >= self.max_evaluations or self.expired
+        return last or (count >= first and (count - first) % self.check_interval == 0), last
 
     def verdict(self, at: Evaluation, assessment: Assessment, claimed: Tensor, metric: Tensor | None) -> Tensor:
         """(B,) status after a check; non-finite numbers outrank everything else.

@@ -43,7 +43,6 @@ def test_a_strategy_of_ones_own_is_an_object(options: dict[str, Any]) -> None:
     assert torch.allclose(solution.x, fp.solve(Affine(2), problem(B)).x)
     (gradient,) = torch.autograd.grad(solution.x.sum(), b)
     assert torch.equal(gradient, torch.ones_like(b)), "df/db is the identity"
-    assert torch.allclose()
 
 
 @pytest.mark.parametrize(("name", "kind"), [(None, Undifferentiated), ("implicit", Implicit), ("unroll", Unrolled)])
