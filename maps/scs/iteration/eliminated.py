@@ -21,14 +21,13 @@ from fixedpoint.tensors.masks import is_constant
 from maps.scs.iteration.residuals import KktNorms, scaled_norm
 from maps.scs.iteration.state import InnerPoint
 from maps.scs.linear_systems import LinearSystem
-from maps.scs.linear_systems.condensed.factor import Condensed
 from maps.scs.problem.sparse_matrix import SparseMatrix, rows_from, times, transposed_times
 
 WEIGHT = 1e-12
 """R of x and of the duals of equations."""
 
 
-class Response(NamedTuple):
+class ReducedOperator(NamedTuple):
     """How p answers to v where a batch shares K."""
 
     kept: Tensor
@@ -43,7 +42,7 @@ class Response(NamedTuple):
     """(k, r) these columns of `free`."""
 
     @classmethod
-    def of(cls, system: LinearSystem, A: Any, R: Tensor, first: int) -> Response:
+    def of(cls, system: LinearSystem, A: Any, R: Tensor, first: int) -> ReducedOperator:
         """Args: the system, A (m, n), R (n + m + 1,), the first inequality among the unknowns."""
         weights = R[first:-1]
         right = torch.cat([weights.new_zeros(len(weights), first), -torch.diag(weights)], 1)
@@ -51,7 +50,7 @@ class Response(NamedTuple):
         own = first - A.shape[-1]
         return cls(answers[:, first:].contiguous(), answers[:, :first].contiguous(), rows_from(A, own))
 
-    def reading(self, P: Any, c: Tensor, b_z: Tensor) -> Response:
+    def reading(self, P: Any, c: Tensor, b_z: Tensor) -> ReducedOperator:
         """For checks of rows with these c (B, n) and b of equations (B, m_z), which read x where P or c are not zero,
         and duals of equations where b is not.
         """
@@ -66,13 +65,6 @@ class Response(NamedTuple):
         return self._replace(read=read, seen=self.free.index_select(1, read))
 
 
-def among(system: LinearSystem, first: int) -> Any:
-    """What solves for the unknowns from `first` on, with a right side that is 0 before it: an excerpt of the factors
-    where they have one; None: it takes the whole system.
-    """
-    return system.among(first) if isinstance(system, Condensed) else None
-
-
 def solve(v: Tensor, R: Tensor, context: Context) -> Tensor:
     """(B, k) p's inequalities for those of v; R (n + m,) or (B, n + m)."""
     response = context.shared.response
@@ -80,8 +72,8 @@ def solve(v: Tensor, R: Tensor, context: Context) -> Tensor:
         return v @ response.kept
     first = R.shape[-1] - v.shape[1]
     right = -R[..., first:] * v
-    if context.rows.among is not None:
-        return context.rows.among.solve(right)
+    if context.rows.restricted is not None:
+        return context.rows.restricted.solve(right)
     return _whole(right, context)[:, first:]
 
 

@@ -32,6 +32,7 @@ from maps.scs.iteration.settings import Formulation, SCSSettings
 from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare, setup_each, setup_rows
 from maps.scs.iteration.state import BatchData, ConicPoint, InnerPoint
 from maps.scs.iteration.step import Step
+from maps.scs.linear_systems import KktMatrix
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import entries
 from maps.scs.problem.validation import faults
@@ -206,9 +207,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         x, fx = at.x, at.fx
         if any_row(changed):
             R = metric_diagonal(self.formulation, history.scale)
-            kind, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
+            solver, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
             try:
-                system = linear_systems.factor(kind, data.A, data.P, R_y, self.settings.rho_x)
+                system = linear_systems.factor(solver, KktMatrix(data.A, data.P, R_y, self.settings.rho_x))
             except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
                 rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))

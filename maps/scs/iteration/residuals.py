@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fixedpoint import Status
 from maps.scs.iteration.equilibration import Data, Scaling
+from maps.scs.problem.norms import infinity_norm
 from maps.scs.problem.sparse_matrix import Matrix, Pattern, entries, times, transposed_times
 
 NEGATIVE = 1e-9
@@ -162,8 +163,3 @@ def certificate(of: KktNorms, sigma: Tensor, weights: CertificateScale, toleranc
 def scaled_norm(t: Tensor, unit: Tensor | None) -> Tensor:
     """(B,) infinity norm of unit * t (B, k)."""
     return infinity_norm(t if unit is None else unit * t)
-
-
-def infinity_norm(t: Tensor) -> Tensor:
-    """(B,) infinity norm of the rows; 0 when they are empty (m = 0)."""
-    return torch.maximum(t.amax(1), -t.amin(1)) if t.shape[1] else t.sum(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fixedpoint.checked import require_whole
 from maps.cones import ProductCone
-from maps.scs.linear_systems import KINDS
+from maps.scs import linear_systems
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class SCSSettings:
     eps_infeas: float = 1e-7
     """Violation of a certificate, relative to its inner product, >= 0; 0 never certifies."""
     linear_solver: str = "auto"
-    """"dense", "condensed" (sparse, some unknowns eliminated first), "sparse" (SuperLU), "cg" (conjugate gradients) or
-    "auto"."""
+    """"dense", "condensed" (sparse, some unknowns eliminated first), "sparse" (SuperLU), "cg" (conjugate gradients),
+    another backend's name, or "auto"."""
     dtype: torch.dtype | None = None
     """Of the iteration, torch.float32 or torch.float64; None: that of the data."""
 
@@ -74,8 +74,6 @@ class SCSSettings:
                 raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if self.eliminate and self.adaptive_scale:
             raise ValueError("eliminate: it needs a scale that stays what it is, so adaptive_scale=False")
-        if self.eliminate and self.linear_solver in ("sparse", "cg"):
-            raise ValueError(f'eliminate: not with linear_solver="{self.linear_solver}", use "auto"')
         if not _is_number(self.alpha) or not 0 < self.alpha < 2:
             raise ValueError(f"alpha: expected a number in (0, 2), got {self.alpha!r}")
         weights = self.error_weights
@@ -85,8 +83,11 @@ class SCSSettings:
             raise ValueError(f"eps_infeas: expected a number >= 0, got {self.eps_infeas!r}")
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype: expected torch.float32, torch.float64 or None, got {self.dtype!r}")
-        if self.linear_solver not in KINDS:
-            raise ValueError(f"linear_solver: expected one of {', '.join(KINDS)}, got {self.linear_solver!r}")
+        known = linear_systems.names()
+        if self.linear_solver not in known:
+            raise ValueError(f"linear_solver: expected one of {', '.join(known)}, got {self.linear_solver!r}")
+        if self.eliminate and not linear_systems.can_eliminate(self.linear_solver):
+            raise ValueError(f'eliminate: not with linear_solver="{self.linear_solver}", use "auto"')
 
     @property
     def coordinates(self) -> dict[str, Any]:

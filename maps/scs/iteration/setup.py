@@ -16,8 +16,8 @@ from maps.scs.iteration.equilibration import Data, Scaling
 from maps.scs.iteration.residuals import CertificateScale, Unscaling, certificate_scale
 from maps.scs.iteration.settings import Formulation
 from maps.scs.iteration.state import BatchData, InstanceData
-from maps.scs.linear_systems import LinearSystem
-from maps.scs.linear_systems.sparse import SparseDirect
+from maps.scs.linear_systems import KktMatrix, LinearSolver, LinearSystem
+from maps.scs.linear_systems.base import Layout
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix, dense, expanded, sparse, symmetrized, to_dtype
 
@@ -39,18 +39,17 @@ def prepare(form: Formulation, problem: ConeProgram) -> BatchData | None:
     precise = _precise(form, True, dtype)
     raw = _raw(problem, precise, dtype)
     diagonals, data = _scaled(form, raw, problem)
-    kind, patterns = settings.linear_solver, _patterns(problem)
-    if kind == "auto":
-        # where the state is that of the inequalities, a shared K is solved with for its response and for g alone
-        rights = batch + form.size if form.first and _is_constant(problem) else None
-        kind = linear_systems.choose(patterns["A"], patterns.get("P"), 1, rights=rights)
-    data = _laid_out(data, kind, patterns)
+    patterns = _patterns(problem)
+    # where the state is that of the inequalities, a shared K is solved with for its response and for g alone
+    rights = batch + form.size if form.first and _is_constant(problem) else None
+    solver = linear_systems.choose(settings.linear_solver, patterns["A"], patterns.get("P"), 1, rights)
+    data = _laid_out(data, solver.layout, patterns)
     R = metric_diagonal(form, raw.b.new_full((1,), settings.scale, dtype=precise))[0]
     rough = ROUNDED if precise != dtype else 0.0
-    system = _factor(form, kind, data, R, tolerance=rough)
+    system = _factor(form, solver, data, R, tolerance=rough)
     response = _response(form, system, data.A, R) if _responds(form, system, batch) else None
     A, P, R_all, response = pytrees.transform(lambda t: t.to(dtype), (data.A, data.P, R, response))
-    return BatchData(kind, A, P, system, R_all, response, scaling=(diagonals.D[:1], diagonals.E[:1]))
+    return BatchData(solver, A, P, system, R_all, response, scaling=(diagonals.D[:1], diagonals.E[:1]))
 
 
 def setup_rows(form: Formulation, problem: ConeProgram, shared: BatchData) -> Context:
@@ -75,13 +74,12 @@ def setup_each(form: Formulation, problem: ConeProgram) -> Context:
     batch, dtype = problem.batch or 1, form.settings.dtype or problem.b.dtype
     precise = _precise(form, False, dtype)
     diagonals, data = _scaled(form, _raw(problem, precise, dtype), problem)
-    kind, patterns = form.settings.linear_solver, _patterns(problem)
-    if kind == "auto":
-        kind = linear_systems.choose(patterns["A"], patterns.get("P"), batch)
-    data = _laid_out(_expanded(data, batch), kind, patterns)
+    patterns = _patterns(problem)
+    solver = linear_systems.choose(form.settings.linear_solver, patterns["A"], patterns.get("P"), batch)
+    data = _laid_out(_expanded(data, batch), solver.layout, patterns)
     R = metric_diagonal(form, data.b.new_full((batch,), form.settings.scale, dtype=precise))
-    system = _factor(form, kind, data, R)
-    return Context(_rows(form, problem, data, diagonals, system, R), BatchData(kind), problem)
+    system = _factor(form, solver, data, R)
+    return Context(_rows(form, problem, data, diagonals, system, R), BatchData(solver), problem)
 
 
 def _vectors(problem: ConeProgram, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -96,23 +94,17 @@ def _raw(problem: ConeProgram, precise: torch.dtype, dtype: torch.dtype) -> Data
     return Data(to_dtype(problem.A, precise), P, *_vectors(problem, dtype))
 
 
-def _factor(form: Formulation, kind: str, data: Data, R: Tensor, tolerance: float = 0.0) -> LinearSystem:
+def _factor(form: Formulation, solver: LinearSolver, data: Data, R: Tensor, tolerance: float = 0.0) -> LinearSystem:
     """K of scaled data in a metric R (n + m + 1,) or (B, n + m + 1)."""
-    return linear_systems.factor(
-        kind,
-        data.A,
-        data.P,
-        R[..., form.n : -1],
-        eliminated.WEIGHT if form.first else form.settings.rho_x,
-        weightless=form.cone.equalities if form.first else None,
-        tolerance=tolerance,
-    )
+    rho_x, rows = (eliminated.WEIGHT, form.cone.equalities) if form.first else (form.settings.rho_x, None)
+    matrix = KktMatrix(data.A, data.P, R[..., form.n : -1], rho_x, unweighted_rows=rows, tolerance=tolerance)
+    return linear_systems.factor(solver, matrix)
 
 
-def _response(form: Formulation, system: LinearSystem, A: Any, R: Tensor | None) -> eliminated.Response:
+def _response(form: Formulation, system: LinearSystem, A: Any, R: Tensor | None) -> eliminated.ReducedOperator:
     """The response to v, in the precision of the factor."""
     assert R is not None
-    return eliminated.Response.of(system, A, R, form.first)
+    return eliminated.ReducedOperator.of(system, A, R, form.first)
 
 
 def _precise(form: Formulation, shared: bool, dtype: torch.dtype) -> torch.dtype:
@@ -131,7 +123,7 @@ def _responds(form: Formulation, system: LinearSystem | None, batch: int) -> boo
     """Whether a response is to be made: it takes as many solves as there are inequalities, more than one instance asks
     of a sparse factor in all its evaluations.
     """
-    return form.first > 0 and (not isinstance(system, SparseDirect) or batch > 1)
+    return form.first > 0 and system is not None and not (system.solves_singly and batch == 1)
 
 
 def _is_constant(problem: ConeProgram) -> bool:
@@ -147,7 +139,7 @@ def _rows(form: Formulation, problem: ConeProgram, data: Data, diagonals: Scalin
         scaling=diagonals,
         units=Unscaling.of(data, diagonals, form.cone.equalities, scaled=form.settings.normalize is not False),
         system=system if own else None,
-        among=eliminated.among(system, form.first) if own and form.first else None,
+        restricted=system.restricted(form.first) if own and form.first else None,
         **homogeneous(system, R, data.c, data.b, form.first, _precise(form, not own, data.b.dtype)),
         R=R if own else None,
         bounds=form.cone.rescaled(diagonals.D),
@@ -211,9 +203,9 @@ def _patterns(problem: ConeProgram) -> dict[str, Pattern]:
     return problem.patterns | {n: Pattern.full(*t.shape[-2:]) for n, t in dense.items() if not is_constant(t)}
 
 
-def _laid_out(data: Data, kind: str, patterns: dict[str, Pattern]) -> Data:
+def _laid_out(data: Data, layout: Layout, patterns: dict[str, Pattern]) -> Data:
     """The matrices as the linear system wants them: dense, or sparse."""
-    if kind == "dense":
+    if layout == "dense":
         return data._replace(A=dense(data.A), P=None if data.P is None else dense(data.P))
     P = None if data.P is None else sparse(data.P, patterns["P"])
     return data._replace(A=sparse(data.A, patterns["A"]), P=P)

@@ -10,7 +10,7 @@ from torch import Tensor
 from maps.scs.iteration.adaptive_scale import ScaleHistory
 from maps.scs.iteration.equilibration import Data, Scaling
 from maps.scs.iteration.residuals import CertificateScale, Unscaling
-from maps.scs.linear_systems import LinearSystem
+from maps.scs.linear_systems import LinearSolver, LinearSystem
 
 
 class ConicPoint(NamedTuple):
@@ -60,8 +60,8 @@ class InstanceData(NamedTuple):
     scaling: Scaling
     units: Unscaling
     system: LinearSystem | None
-    among: Any
-    """Solves for the inequalities alone, where the map eliminates: see `condensed.Among`."""
+    restricted: Any
+    """Solves for the inequalities alone, where the map eliminates: see `LinearSystem.restricted`."""
     g: Tensor
     """(B, n + m) K^{-1} (c, -b)."""
     weighted: Tensor
@@ -79,14 +79,14 @@ class InstanceData(NamedTuple):
 class BatchData(NamedTuple):
     """What the whole batch uses; None where every instance has its own."""
 
-    solver: str
-    """The kind of linear system."""
+    solver: LinearSolver
+    """The backend of the linear system."""
     A: Any = None
     P: Any = None
     system: LinearSystem | None = None
     R: Tensor | None = None
     """(n + m + 1,)"""
     response: Any = None
-    """`eliminated.Response`, where the map eliminates."""
+    """`eliminated.ReducedOperator`, where the map eliminates."""
     scaling: Any = None
     """D (1, m) and E (1, n)."""

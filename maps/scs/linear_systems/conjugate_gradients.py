@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maps.scs.linear_systems.base import KktMatrix, LinearSolver, LinearSystem
 from maps.scs.linear_systems.kkt import apply
 from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix, times, transposed_times
 
@@ -40,10 +41,31 @@ class ConjugateGradients(NamedTuple):
         p = p + apply(operator, reduced - again, *constants)
         return torch.cat([p, (times(self.A, p) - bottom) / self.R_y], 1)
 
+    def restricted(self, first: int) -> None:
+        """See `LinearSystem`: it takes the whole system."""
 
-def prepare(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> ConjugateGradients:
-    """See `linear_systems.factor`; there is nothing to factor."""
-    return ConjugateGradients(A, P, R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1]), rho_x)
+    @property
+    def solves_singly(self) -> bool:
+        """See `LinearSystem`."""
+        return False
+
+
+class ConjugateGradientSolver(LinearSolver):
+    """Nothing is factored: every solve is an iteration."""
+
+    name = "cg"
+    layout = "sparse"
+
+    def suits(self, A: Pattern, P: Pattern | None, copies: int, rights: int | None) -> bool:
+        """See `LinearSolver.suits`: whatever there is."""
+        return True
+
+    def factor(self, matrix: KktMatrix) -> LinearSystem:
+        """See `LinearSolver.factor`; there is nothing to factor."""
+        A, P, R_y = matrix.A, matrix.P, matrix.R_y
+        assert isinstance(A, SparseMatrix)
+        assert P is None or isinstance(P, SparseMatrix)
+        return ConjugateGradients(A, P, R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1]), matrix.rho_x)
 
 
 def _reduced(A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, p: Tensor) -> Tensor:

@@ -15,11 +15,36 @@ import torch
 from torch import Tensor
 
 from fixedpoint.tensors.masks import is_readable
-from maps.scs.problem.sparse_matrix import times
+from maps.scs.linear_systems.base import FactorizationError, KktMatrix, LinearSolver, LinearSystem
+from maps.scs.problem.sparse_matrix import Pattern, times
+
+SIZE, BYTES = 1500, 2**30
+"""Variables, and bytes of all matrices, up to which a batch is factored densely."""
 
 
-class FactorizationError(ArithmeticError):
-    """No factorization of the linear system passed its check, for any instance."""
+def fits(A: Pattern, copies: int) -> bool:
+    """Whether so many matrices are small enough."""
+    m, n = A.shape
+    return n <= SIZE and 8 * copies * n * (n + 2 * m) <= BYTES
+
+
+class DenseSolver(LinearSolver):
+    """Dense factors of the reduced system or, where K has unweighted rows, a dense inverse."""
+
+    name = "dense"
+    layout = "dense"
+    can_eliminate = True
+
+    def suits(self, A: Pattern, P: Pattern | None, copies: int, rights: int | None) -> bool:
+        """See `LinearSolver.suits`."""
+        return fits(A, copies)
+
+    def factor(self, matrix: KktMatrix) -> LinearSystem:
+        """See `LinearSolver.factor`."""
+        assert isinstance(matrix.A, Tensor)
+        assert matrix.P is None or isinstance(matrix.P, Tensor)
+        make = factor if matrix.unweighted_rows is None else invert
+        return make(matrix.A, matrix.P, matrix.R_y, matrix.rho_x)
 
 
 class Reduced(NamedTuple):
@@ -83,6 +108,14 @@ class Dense(NamedTuple):
             solution = torch.where(self.direct, self.full.solve(right), solution)
         return solution
 
+    def restricted(self, first: int) -> None:
+        """See `LinearSystem`: it takes the whole system."""
+
+    @property
+    def solves_singly(self) -> bool:
+        """See `LinearSystem`."""
+        return False
+
 
 class Inverse(NamedTuple):
     """The inverse of K, with one step of refinement, for K that has no reduced system: equations without a weight."""
@@ -95,6 +128,14 @@ class Inverse(NamedTuple):
         """(B, n + m) -> (B, n + m)."""
         solution = times(self.inverse, right)
         return solution + times(self.inverse, right - times(self.K, solution))
+
+    def restricted(self, first: int) -> None:
+        """See `LinearSystem`: it takes the whole system."""
+
+    @property
+    def solves_singly(self) -> bool:
+        """See `LinearSystem`."""
+        return False
 
 
 def invert(A: Tensor, P: Tensor | None, R_y: Tensor, rho_x: float) -> Inverse:

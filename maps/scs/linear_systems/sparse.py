@@ -11,12 +11,45 @@ import torch
 from torch import Tensor
 
 from fixedpoint.tensors.masks import is_constant
-from maps.scs.linear_systems.dense import FactorizationError
+from maps.scs.linear_systems.base import FactorizationError, KktMatrix, LinearSolver, LinearSystem
+from maps.scs.linear_systems.condensed import factor as condensed
+from maps.scs.linear_systems.condensed.backend import COMPOSED_FROM, condensable
+from maps.scs.linear_systems.dense import fits
 from maps.scs.linear_systems.kkt import apply, host, kkt_product, mapped_first
 from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix
 
 EXACT = 1e-12
 """Error of the known solution up to which a factor needs no refinement."""
+
+
+MOST = 64
+"""Factors of one batch, at most."""
+
+
+class SparseSolver(LinearSolver):
+    """SuperLU; where K has unweighted rows and that is not exact, condensation instead."""
+
+    name = "sparse"
+    layout = "sparse"
+    can_eliminate = True
+    on_host = True
+
+    def suits(self, A: Pattern, P: Pattern | None, copies: int, rights: int | None) -> bool:
+        """See `LinearSolver.suits`."""
+        few = rights is not None and rights < COMPOSED_FROM and condensable(A, P, copies)
+        return few or (copies <= MOST and not fits(A, copies))
+
+    def factor(self, matrix: KktMatrix) -> LinearSystem:
+        """See `LinearSolver.factor`."""
+        assert isinstance(matrix.A, SparseMatrix)
+        assert matrix.P is None or isinstance(matrix.P, SparseMatrix)
+        eliminates = matrix.unweighted_rows is not None
+        try:
+            return factor(matrix.A, matrix.P, matrix.R_y, matrix.rho_x, pivoted=eliminates)
+        except FactorizationError:
+            if not eliminates:
+                raise
+        return condensed.factor(matrix)
 
 
 class Factor(NamedTuple):
@@ -66,6 +99,14 @@ class SparseDirect(NamedTuple):
             return solution
         # K is differentiated, or mapped: a step of refinement sees it
         return solution + self._once(right - kkt_product(self.A, self.P, self.R_y, self.rho_x, solution))
+
+    def restricted(self, first: int) -> None:
+        """See `LinearSystem`: it takes the whole system."""
+
+    @property
+    def solves_singly(self) -> bool:
+        """See `LinearSystem`."""
+        return True
 
     def _once(self, right: Tensor) -> Tensor:
         return apply(self.factors, right, self.which.expand(right.shape[0]))

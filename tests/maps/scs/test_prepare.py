@@ -25,9 +25,9 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of the factorizations, as they are made."""
     factor, kinds = linear_systems.factor, []
 
-    def counted(kind: str, *arguments: Any, **options: Any) -> Any:
-        kinds.append(kind)
-        return factor(kind, *arguments, **options)
+    def counted(solver: Any, *arguments: Any, **options: Any) -> Any:
+        kinds.append(solver.name)
+        return factor(solver, *arguments, **options)
 
     monkeypatch.setattr(linear_systems, "factor", counted)
     return kinds

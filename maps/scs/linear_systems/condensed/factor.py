@@ -2,7 +2,7 @@
 
 Where the batch shares K all rounds are one sparse matrix, made once: a solve is two sparse products and one small dense
 one. Where every instance has its own K, of one pattern, a solve is a few operations on the whole batch for each round.
-`elimination` finds the order. Torch sees a constant operator: where the matrices are differentiated or mapped, a dense
+`ordering` finds the order. Torch sees a constant operator: where the matrices are differentiated or mapped, a dense
 factor is used instead.
 """
 
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from fixedpoint.tensors.masks import finite_rows, is_constant
-from maps.scs.iteration.residuals import infinity_norm
 from maps.scs.linear_systems import dense
-from maps.scs.linear_systems.condensed.ordering import DENSE, SPARSE, Excerpt, Plan, excerpt, plan
+from maps.scs.linear_systems.base import KktMatrix, LinearSystem
+from maps.scs.linear_systems.condensed.composed import ComposedOperator
+from maps.scs.linear_systems.condensed.ordering import DENSE, SPARSE, Plan, Restriction, plan, restriction
 from maps.scs.linear_systems.condensed.runs import Index, Places, take
-from maps.scs.linear_systems.kkt import apply, host, kkt_product
-from maps.scs.problem.products import blockwise
-from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix, to_dtype
+from maps.scs.linear_systems.kkt import apply, kkt_product
+from maps.scs.problem.norms import infinity_norm
+from maps.scs.problem.sparse_matrix import Pattern, SparseMatrix
 
 OWN_EDGE, OWN_ENTRY = 6.0, 0.4
 """Nanoseconds for an edge, and for an entry of a dense matrix, where every instance has its own. (Measured; only the
@@ -58,19 +59,24 @@ class Condensed(NamedTuple):
             solution = torch.where(self.direct, self.dense.solve(right), solution)
         return solution
 
-    def among(self, first: int) -> Among | None:
+    def restricted(self, first: int) -> Restricted | None:
         """K^{-1} from the unknowns from `first` on to themselves; None where the whole of it does no more."""
         if self.A.ndim == 2 or self.refined is not None or self.direct is not None:
             return None
-        found = excerpt(self.operator.args[0], first)
+        found = restriction(self.operator.args[0], first)
         *rounds, multiplier, reciprocal, core = self.factors
         kept = [part[:, which] for part, which in zip(rounds, found.places, strict=True)]
         tail = (multiplier[:, found.in_block], reciprocal[:, found.in_block], core)
-        return Among(partial(_solve_each, found), (*kept, *tail))
+        return Restricted(partial(_solve_each, found), (*kept, *tail))
+
+    @property
+    def solves_singly(self) -> bool:
+        """See `LinearSystem`."""
+        return False
 
 
-class Among(NamedTuple):
-    """An excerpt of the factors of a batch of matrices."""
+class Restricted(NamedTuple):
+    """A restriction of the factors of a batch of matrices."""
 
     operator: Any
     factors: tuple[Tensor, ...]
@@ -89,29 +95,30 @@ def cheaper(A: Pattern, P: Pattern | None, copies: int) -> bool:
     return OWN_EDGE * found.edges + OWN_ENTRY * (core**2 + 2 * core * block) <= OWN_ENTRY * (n * n + 2 * n * m) / 2
 
 
-def factor(
-    A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float, weightless: int | None, tolerance: float
-) -> Condensed | dense.Dense | dense.Inverse:
-    """See `linear_systems.factor`; instances whose condensation is not accurate get a dense factor."""
-    direct: Any = dense.factor if weightless is None else dense.invert
+def factor(matrix: KktMatrix) -> LinearSystem:
+    """See `LinearSolver.factor`; instances whose condensation is not accurate get a dense factor."""
+    A, P, R_y, rho_x, unweighted_rows = matrix.A, matrix.P, matrix.R_y, matrix.rho_x, matrix.unweighted_rows
+    assert isinstance(A, SparseMatrix)
+    assert P is None or isinstance(P, SparseMatrix)
+    direct: Any = dense.factor if unweighted_rows is None else dense.invert
     if not all(is_constant(t) for t in (A.values, R_y, *(() if P is None else (P.values,)))):
         return direct(A.to_dense(), None if P is None else P.to_dense(), R_y, rho_x)
-    found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2, equations=weightless or 0)
+    found = plan(A.pattern, None if P is None else P.pattern, shared=A.ndim == 2, equations=unweighted_rows or 0)
     R_y = R_y if A.ndim == 2 else R_y.expand(A.shape[0], A.shape[1])
     with torch.no_grad():
         operator: Any = partial(_solve_each, found)
         numbers: tuple[Tensor, ...] = ()
         if A.ndim == 2:  # once for the batch: exactly, whatever the dtype
-            operator = _Shared(found, _eliminate(found, _entries(found, A, P, R_y, rho_x).double(), A.values))
+            operator = ComposedOperator(found, _eliminate(found, _entries(found, A, P, R_y, rho_x).double(), A.values))
         else:
             numbers = _eliminate(found, _entries(found, A, P, R_y, rho_x), A.values)
         system = Condensed(A, P, R_y, rho_x, operator, numbers)
-        known = torch.cos(torch.arange(found.size, dtype=R_y.dtype) ** 2 + 0.5).expand(
+        known = torch.cos(torch.arange(found.size, dtype=R_y.dtype, device=R_y.device) ** 2 + 0.5).expand(
             1 if A.ndim == 2 else len(R_y), -1
         )
         target = kkt_product(A, P, R_y, rho_x, known)
         whole = finite_rows(target)  # other rows are somebody else's to report
-        limit = max(_TOLERANCE[R_y.dtype], tolerance)
+        limit = max(_TOLERANCE[R_y.dtype], matrix.tolerance)
 
         def inexact(system: Condensed) -> Tensor:
             return whole & ~(infinity_norm(system.solve(target) - known) <= limit)
@@ -162,7 +169,7 @@ def _eliminate(found: Plan, values: Tensor, A: Tensor) -> tuple[Tensor, ...]:
     block (B, block, core), (B, block); then the inverse of the core (B, core, core).
     """
     factors: list[Tensor] = []
-    for step in found.work:
+    for step in found.factoring:
         reciprocal, edge = 1 / take(values, step.pivot), take(values, step.edge)
         multiplier = edge * take(reciprocal, step.of_pivot)
         for _, entry, left, right in step.updates:
@@ -211,10 +218,10 @@ def _positive_inverse(matrix: Tensor) -> Tensor:
     return torch.cholesky_inverse(lower)  # nobody differentiates it here
 
 
-def _solve_each(found: Plan | Excerpt, right: Tensor, *factors: Tensor) -> Tensor:
+def _solve_each(found: Plan | Restriction, right: Tensor, *factors: Tensor) -> Tensor:
     """K^{-1} right with a K per instance; unknowns beyond the right side's have a 0 there, and are left out."""
     *rounds, multiplier, reciprocal, core_inverse = factors
-    size, steps, block, core = found.way
+    size, steps, block, core = found.solving
     width = right.shape[1]
     x = right.clone() if width == size else torch.nn.functional.pad(right, (0, size - width))
     for step, edges in zip(steps, rounds[::2], strict=True):
@@ -241,65 +248,3 @@ def _subtract(x: Tensor, places: Places, factor: Tensor, values: Tensor) -> None
         x[:, places].addcmul_(factor, values, value=-1)
     else:
         x.index_add_(1, places, factor * values, alpha=-1)
-
-
-class _Shared:
-    """K^{-1} right with one K: all rounds, and the block, composed to a sparse matrix and its transpose."""
-
-    def __init__(self, found: Plan, factors: tuple[Tensor, ...]) -> None:
-        from scipy import sparse
-
-        def eliminate(pivot: np.ndarray, other: np.ndarray, multiplier: np.ndarray) -> Any:
-            part = sparse.csr_matrix((-multiplier, (other, pivot)), shape=(found.size, found.size))
-            return sparse.eye_array(found.size, format="csr") + part
-
-        *rounds, multiplier, reciprocal, core_inverse = (t[0].detach().numpy() for t in factors)
-        forward, scale = sparse.eye_array(found.size, format="csr"), np.ones(found.size)
-        for step, edges, inverse in zip(found.rounds, rounds[::2], rounds[1::2], strict=True):
-            forward = eliminate(step.pivots[step.edge_pivot], step.edge_other, edges) @ forward
-            scale[step.pivots] = inverse
-        block, core = np.meshgrid(found.block, found.core, indexing="ij")
-        forward = eliminate(block.ravel(), core.ravel(), multiplier.ravel()) @ forward
-        scale[found.block] = reciprocal
-        order = np.concatenate([np.setdiff1d(np.arange(found.size), found.core), found.core])
-        self.core = len(found.core)
-        self._parts = {
-            "forward": forward.tocsr()[order],
-            "backward": (forward.T @ sparse.diags_array(scale)).tocsr()[:, order],
-            "inverse": core_inverse,
-        }
-        self._cast: dict[Any, dict[str, Any]] = {}
-        """The parts in the dtypes that were asked for."""
-
-    def refine(self, A: SparseMatrix, P: SparseMatrix | None, R_y: Tensor, rho_x: float) -> None:
-        """Let a step of refinement follow from now on."""
-        exact = to_dtype(A, torch.float64), None if P is None else to_dtype(P, torch.float64)
-        self._parts["K"] = host(*exact, R_y.double(), rho_x).tocsr()
-        self._cast = {}
-
-    @property
-    def refined(self) -> bool:
-        """Whether it does."""
-        return "K" in self._parts
-
-    def __call__(self, right: Tensor) -> Tensor:
-        """(B, n + m)."""
-        return blockwise(self._solve, right.detach())
-
-    def _solve(self, right: Tensor) -> Tensor:
-        target = right.mT.contiguous().numpy()
-        parts = self._cast.get(target.dtype)
-        if parts is None:
-            parts = self._cast[target.dtype] = {name: part.astype(target.dtype) for name, part in self._parts.items()}
-        x = self._once(parts, target)
-        if "K" in parts:
-            x += self._once(parts, target - parts["K"] @ x)
-        return torch.from_numpy(x).mT
-
-    def _once(self, parts: dict[str, Any], target: np.ndarray) -> np.ndarray:
-        """(n + m, B), the layout that sparse products are fast in; SciPy's, as torch's stall where cores are shared."""
-        x = parts["forward"] @ target
-        if self.core:
-            centre = torch.from_numpy(x[-self.core :])
-            torch.mm(torch.from_numpy(parts["inverse"]), centre.clone(), out=centre)
-        return parts["backward"] @ x

@@ -13,10 +13,11 @@ from torch import Tensor
 from maps.scs import ConeProgram, SparseMatrix, solve
 from maps.scs.families.lasso import Lasso
 from maps.scs.families.robust_kalman import template
-from maps.scs.linear_systems import dense, factor
+from maps.scs.linear_systems import dense
 from maps.scs.linear_systems.condensed import factor as condensed
 from maps.scs.linear_systems.condensed.ordering import plan
 from maps.scs.problem.sparse_matrix import Pattern
+from tests.maps.scs.linear_systems.factored import factor
 
 
 def programs(n: int, m: int, density: float, seed: int, batch: int | None) -> tuple[SparseMatrix, SparseMatrix]:
@@ -192,7 +193,7 @@ def test_a_support_is_used_up_once() -> None:
     pattern = Pattern(np.array([0, 1, 1]), np.array([0, 0, 1]), (2, 2))  # w alone, and w with x
     A = SparseMatrix(torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 1.0]]).double(), pattern)
     P = SparseMatrix(torch.ones(2, 1, dtype=torch.float64), Pattern(np.array([0]), np.array([0]), (2, 2)))
-    system = condensed.factor(A, P, torch.full((2,), 1e-12, dtype=torch.float64), 1e-12, 2, 0.0)
+    system = factor("condensed", A, P, torch.full((2,), 1e-12, dtype=torch.float64), 1e-12, unweighted_rows=2)
     assert isinstance(system, condensed.Condensed)
     assert system.refined is None
     assert system.direct is None

@@ -11,10 +11,10 @@ from scipy import sparse
 from torch import Tensor
 
 import fixedpoint as fp
-from maps.scs import SCS, ConeProgram, FactorizationError, SparseMatrix, solve
-from maps.scs.linear_systems import choose, factor
+from maps.scs import SCS, ConeProgram, FactorizationError, SparseMatrix, linear_systems, solve
 from maps.scs.linear_systems.conjugate_gradients import conjugate_gradients
 from maps.scs.problem.sparse_matrix import Pattern
+from tests.maps.scs.linear_systems.factored import factor
 from tests.maps.scs.programs import CONES, data
 
 KINDS = ("dense", "condensed", "sparse", "cg")
@@ -185,10 +185,14 @@ def diagonal(n: int) -> Pattern:
     return Pattern(np.arange(n), np.arange(n), (n, n))
 
 
+def chosen(A: Pattern, P: Pattern | None, copies: int, rights: int | None = None) -> str:
+    return linear_systems.choose("auto", A, P, copies, rights).name
+
+
 def test_what_auto_stands_for() -> None:
-    assert choose(full(100), None, 1000) == "dense"
-    assert choose(diagonal(100), None, 1000) == choose(diagonal(100), diagonal(100), 1) == "condensed"
-    assert choose(diagonal(10), None, 1) == "dense"
-    assert choose(diagonal(100), None, 1, rights=100) == "sparse"
-    assert choose(diagonal(20_000), None, 1) == "sparse"
-    assert choose(diagonal(20_000), None, 1000) == "cg"
+    assert chosen(full(100), None, 1000) == "dense"
+    assert chosen(diagonal(100), None, 1000) == chosen(diagonal(100), diagonal(100), 1) == "condensed"
+    assert chosen(diagonal(10), None, 1) == "dense"
+    assert chosen(diagonal(100), None, 1, rights=100) == "sparse"
+    assert chosen(diagonal(20_000), None, 1) == "sparse"
+    assert chosen(diagonal(20_000), None, 1000) == "cg"
