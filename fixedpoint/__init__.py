@@ -14,7 +14,7 @@ from fixedpoint.plugins.registry import Registry, RegistryError, accelerators, c
 from fixedpoint.protocol import Accelerator, FixedPointMap, ProblemFamily
 from fixedpoint.search_space import Choice, Range
 from fixedpoint.signature import Signature
-from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Solution, Status, Trajectory
+from fixedpoint.solution import Adaptation, Assessment, Check, Evaluation, Progress, Solution, Status, Trajectory
 from fixedpoint.solve.front import solve
 from fixedpoint.solve.loop import unroll
 from fixedpoint.solve.prepared import Prepared, prepare
@@ -26,6 +26,7 @@ __all__ = [
     "Adaptation",
     "AdjointWarning",
     "Assessment",
+    "Check",
     "Choice",
     "Context",
     "Evaluation",

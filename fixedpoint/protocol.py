@@ -24,7 +24,7 @@ from fixedpoint.context import rows
 from fixedpoint.gradients import adjoint
 from fixedpoint.search_space import SearchSpace
 from fixedpoint.signature import Signature
-from fixedpoint.solution import Adaptation, Assessment, Evaluation, Status
+from fixedpoint.solution import Adaptation, Assessment, Check, Evaluation, Status
 from fixedpoint.tensors import pytrees
 
 Problem = TypeVar("Problem")
@@ -119,7 +119,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         residual = torch.linalg.vector_norm(evaluation.residual, dim=-1)
         return Assessment(residual, torch.full_like(residual, Status.RUNNING, dtype=torch.int64))
 
-    def adapt(self, at: Evaluation, aux: Any, context: Ctx, evaluations: int) -> Adaptation | None:
+    def adapt(self, at: Evaluation, aux: Any, context: Ctx, check: Check) -> Adaptation | None:
         """Change the context after a check of a solve (an adaptive scale, say); None: it stays. Default: it stays.
 
         `unroll`, training and comparisons do not call it: there the map is what it is from the start.
@@ -127,7 +127,7 @@ class FixedPointMap(ABC, Generic[Problem, Ctx]):
         Args:
             at, aux: the evaluation that was checked, and its by-products.
             context: in whose terms it was made.
-            evaluations: since the check before.
+            check: its assessment, and how many evaluations there were since the check before.
         """
         return None
 

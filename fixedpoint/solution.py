@@ -54,6 +54,15 @@ class Assessment(NamedTuple):
     which stand when two checks in a row agree (acceleration makes transient certificates)."""
 
 
+class Check(NamedTuple):
+    """What `adapt` is told of the check that it follows."""
+
+    assessment: Assessment
+    """As the map's `assess` returned it: a map may return one that holds more, so that nothing is computed twice."""
+    evaluations: int
+    """Since the check before."""
+
+
 class Adaptation(NamedTuple):
     """A context that changed between two evaluations, and the last evaluation in its terms."""
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from fixedpoint.context import select_rows
 from fixedpoint.plugins.registry import accelerators
 from fixedpoint.protocol import Accelerator, FixedPointMap
-from fixedpoint.solution import Adaptation, Assessment, Evaluation, Progress, Status, Trajectory
+from fixedpoint.solution import Adaptation, Assessment, Check, Evaluation, Progress, Status, Trajectory
 from fixedpoint.solve.stopping import Stopping
 from fixedpoint.tensors import pytrees
 from fixedpoint.tensors.masks import any_row, is_readable, masks_equal, row_indices, where_rows
@@ -208,7 +208,7 @@ def run(
         live = row_indices(~finished)
         if last or (live is not None and live.numel() == 0):
             break
-        iteration.advance(at, finished, map.adapt(at, aux, iteration.context, count - checked))
+        iteration.advance(at, finished, map.adapt(at, aux, iteration.context, Check(assessment, count - checked)))
         done, checked = finished, count
         if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= _WORTH * finished.shape[0]:
             iteration.compact(live)

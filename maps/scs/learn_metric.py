@@ -72,7 +72,7 @@ def learn(
     map = family.map
     if not isinstance(map, SCS):
         raise TypeError(f"family: expected one whose map is an SCS, got {type(map).__name__}")
-    if not map.first:
+    if not map.eliminates:
         raise ValueError("family: expected eliminate=True and inequalities, whose metric is what is learned here")
     rng = generator(seed, "train")
     problem = family.sample(instances, generator=rng)
@@ -80,7 +80,7 @@ def learn(
         context = map.setup(problem)
     if context.shared.response is None:
         raise ValueError('family: expected batches that share A and P (and normalize="shared" or False)')
-    start = context.shared.R[map.first : -1]
+    start = context.shared.R[map.absent : -1]
     block = _blocks(map.step.cone)
     theta = torch.zeros(int(block.max()) + 1, dtype=start.dtype, requires_grad=True)
     logit = torch.tensor(math.log(map.settings.alpha / (2 - map.settings.alpha)), dtype=start.dtype, requires_grad=True)
@@ -108,7 +108,7 @@ def learn(
 
 def reweighted(map: SCS, context: Context, R: Tensor) -> Context:
     """A context that shares its matrices with another R (k,) on the inequalities, differentiable in it."""
-    rows, shared, first = context.rows, context.shared, map.first
+    rows, shared, first = context.rows, context.shared, map.absent
     R0 = shared.R[first:-1]
     known = torch.cat([shared.response.free, shared.response.kept], 1).mT / -R0  # K(R0)^{-1} E, (n + m, k)
     change = R - R0

@@ -28,6 +28,8 @@ MARGIN = 0.995
 """Share of the tolerance that they are asked for: what float32 cannot see must not take a float64 solve."""
 CERTIFIES = 1e-5
 """Relative violation at which they may claim a certificate, which float64 then has to find."""
+DONE = (Status.INVALID, Status.CONVERGED, Status.PRIMAL_INFEASIBLE, Status.DUAL_INFEASIBLE)
+"""What float64 has judged already: solved, or proved to have no solution."""
 
 Finish = Callable[..., dict[str, Tensor]]
 
@@ -92,7 +94,7 @@ def solve(
         output = ConicPoint(x, part.cone.project_dual(y), part.cone.project(s))
         first = finish(rows, part, found._replace(output=output), slack=1.0)  # float32's rounding is no excuse
         status = first["status"]
-        index = row_indices((status != Status.INVALID) & (status != Status.CONVERGED))
+        index = row_indices(torch.stack([status != done for done in DONE]).all(0))
         if index is None or len(index) == 0 or first_budget >= budget or watch.stopped:
             return first
         if not exact:

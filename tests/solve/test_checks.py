@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fixedpoint as fp
-from fixedpoint import Adaptation, Assessment, Context, Evaluation, FixedPointMap, Signature, Status
+from fixedpoint import Adaptation, Assessment, Check, Context, Evaluation, FixedPointMap, Signature, Status
 
 
 class Halving(NamedTuple):
@@ -53,8 +53,8 @@ class Scaled(FixedPointMap[Halving, Context]):
         status = torch.full_like(residual, Status.RUNNING, dtype=torch.int64)
         return Assessment(residual, torch.where(torch.arange(len(status)) == 0, claim, status))
 
-    def adapt(self, at: Evaluation, aux: Any, context: Context, evaluations: int) -> Adaptation | None:
-        self.since.append(evaluations)
+    def adapt(self, at: Evaluation, aux: Any, context: Context, check: Check) -> Adaptation | None:
+        self.since.append(check.evaluations)
         if self.evaluations != self.adapt_at:
             return None
         changed = torch.arange(len(at.x)) == 1

@@ -79,7 +79,7 @@ def solve(v: Tensor, R: Tensor, context: Context) -> Tensor:
 
 def free(aux: InnerPoint, R: Tensor, context: Context) -> Tensor:
     """(B, n + equations) x and the duals of equations at u~; R (n + m + 1,) or (B, n + m + 1)."""
-    v, tau = aux.v[:, :-1], aux.v[:, -1:] + aux.half[:, -1:]
+    v, tau = aux.v[:, :-1], aux.v[:, -1:] + aux.linear_step[:, -1:]
     first = R.shape[-1] - aux.v.shape[1]
     response = context.shared.response
     p = v @ response.free if response is not None else _whole(-R[..., first:-1] * v, context)[:, :first]
@@ -91,7 +91,7 @@ def _read(aux: InnerPoint, R: Tensor, context: Context) -> Tensor:
     response = context.shared.response
     if response is None or response.read is None:
         return free(aux, R, context)
-    v, tau = aux.v[:, :-1], aux.v[:, -1:] + aux.half[:, -1:]
+    v, tau = aux.v[:, :-1], aux.v[:, -1:] + aux.linear_step[:, -1:]
     found = torch.addcmul(v @ response.seen, tau, context.rows.g.index_select(1, response.read), value=-1)
     return found.new_zeros(len(v), R.shape[-1] - aux.v.shape[1]).index_copy(1, response.read, found)
 
@@ -110,8 +110,8 @@ def sizes(aux: InnerPoint, R: Tensor, context: Context) -> KktNorms:
     k = aux.v.shape[1] - 1
     n, equations, R_i = c.shape[1], b.shape[1] - k, R[..., -k - 1 : -1]
     P = rows.data.P if context.shared.A is None else context.shared.P
-    half, tau_tilde, tau = aux.half[:, :k], aux.v[:, k:] + aux.half[:, k:], aux.tail[:, k:]
-    y, b_z, b_i = aux.tail[:, :k], b[:, :equations], b[:, equations:]
+    half, tau_tilde, tau = aux.linear_step[:, :k], aux.v[:, k:] + aux.linear_step[:, k:], aux.projected[:, k:]
+    y, b_z, b_i = aux.projected[:, :k], b[:, :equations], b[:, equations:]
     x, y_z = _read(aux, R, context).split([n, equations], 1)
     unit = None if units.rows is None else units.rows[:, equations:]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maps.cones import ProductCone
-from maps.scs.problem.sparse_matrix import Matrix, Pattern, SparseMatrix, entries
+from maps.scs.problem.sparse_matrix import Matrix, Pattern, SparseMatrix
 
 RUIZ_PASSES = 25
 
@@ -83,20 +83,58 @@ class _Entries(NamedTuple):
         """Row i times left[:, i], column j times right[:, j]."""
         return self._replace(values=self.values * left[:, self.rows] * right[:, self.columns])
 
-    def largest(self, by: Tensor, into: Tensor) -> Tensor:
-        """(B, k) the largest magnitude of each row or column and of `into`."""
+    def largest(self, axis: int, into: Tensor) -> Tensor:
+        """(B, k) the largest magnitude of each row (axis 0) or column (axis 1) and of `into`."""
+        by = self.columns if axis else self.rows
         return into.scatter_reduce(1, by.expand_as(self.values), self.values.abs(), "amax")
 
-    def squares(self, by: Tensor, into: Tensor) -> Tensor:
+    def squares(self, axis: int, into: Tensor) -> Tensor:
         """(B, k) sums of squares of each row or column, added to `into`."""
+        by = self.columns if axis else self.rows
         return into.scatter_add(1, by.expand_as(self.values), self.values**2)
 
+    def counts(self, axis: int, size: int) -> Tensor:
+        """(size,) how many are stored in each row or column."""
+        return torch.bincount(self.columns if axis else self.rows, minlength=size)
 
-class _Sparse(NamedTuple):
+
+class _Full(NamedTuple):
+    """A batch of dense matrices; reductions along an axis are three times as fast as those over lists of entries."""
+
+    values: Tensor
+    """(B or 1, rows, columns)"""
+    rows: Tensor
+    """(entries,) of the entries that count as stored."""
+    columns: Tensor
+    """(entries,)"""
+
+    def scaled(self, left: Tensor, right: Tensor) -> _Full:
+        """See `_Entries`."""
+        return self._replace(values=left[:, :, None] * self.values * right[:, None, :])
+
+    def largest(self, axis: int, into: Tensor) -> Tensor:
+        """See `_Entries`."""
+        if not self.values.shape[2 - axis]:
+            return into
+        return torch.maximum(into, torch.maximum(self.values.amax(2 - axis), -self.values.amin(2 - axis)))
+
+    def squares(self, axis: int, into: Tensor) -> Tensor:
+        """See `_Entries`."""
+        return into + (self.values**2).sum(2 - axis)
+
+    def counts(self, axis: int, size: int) -> Tensor:
+        """See `_Entries`."""
+        return torch.bincount(self.columns if axis else self.rows, minlength=size)
+
+
+_Matrices = _Entries | _Full
+
+
+class _Data(NamedTuple):
     """The data as the passes see them."""
 
-    A: _Entries
-    P: _Entries
+    A: _Matrices
+    P: _Matrices
     b: Tensor
     c: Tensor
 
@@ -115,11 +153,11 @@ def equilibrate(data: Data, cone: ProductCone, patterns: Mapping[str, Pattern]) 
     """
     with torch.no_grad():
         A = _entries(data.A, patterns["A"])
-        nowhere = torch.empty(0, dtype=torch.int64)
+        nowhere = torch.empty(0, dtype=torch.int64, device=data.b.device)
         none = _Entries(data.b.new_empty(1, 0), nowhere, nowhere)
         P = none if data.P is None else _entries(data.P, patterns["P"])
         total = identity(data)
-        current = _rescaled(_Sparse(A, P, data.b, data.c), total)  # gives shared matrices their batch axis
+        current = _rescaled(_Data(A, P, data.b, data.c), total)  # gives shared matrices their batch axis
         for _ in range(RUIZ_PASSES):
             step = _step(_largest(current, cone))
             current, total = _rescaled(current, step), _product(total, step)
@@ -142,14 +180,15 @@ def with_sigma(data: Data, D: Tensor, E: Tensor) -> Scaling:
     return Scaling(D, E, 1 / _limit(tau))
 
 
-def _entries(matrix: Matrix, pattern: Pattern) -> _Entries:
-    values = entries(matrix, pattern)
-    return _Entries(values if matrix.ndim == 3 else values[None], *pattern.index)
+def _entries(matrix: Matrix, pattern: Pattern) -> _Matrices:
+    if isinstance(matrix, Tensor):
+        return _Full(matrix if matrix.ndim == 3 else matrix[None], *pattern.index)
+    return _Entries(matrix.values if matrix.ndim == 3 else matrix.values[None], *pattern.index)
 
 
-def _rescaled(data: _Sparse, step: Scaling) -> _Sparse:
+def _rescaled(data: _Data, step: Scaling) -> _Data:
     D, E, sigma = step
-    return _Sparse(data.A.scaled(D, E), data.P.scaled(E, E), data.b * D * sigma, data.c * E * sigma)
+    return _Data(data.A.scaled(D, E), data.P.scaled(E, E), data.b * D * sigma, data.c * E * sigma)
 
 
 def _product(one: Scaling, two: Scaling) -> Scaling:
@@ -160,21 +199,21 @@ def _step(norms: _Norms) -> Scaling:
     return Scaling(*(1 / torch.sqrt(_limit(norm)) for norm in norms))
 
 
-def _largest(data: _Sparse, cone: ProductCone) -> _Norms:
+def _largest(data: _Data, cone: ProductCone) -> _Norms:
     """Infinity norms; P is symmetric, so its rows are its columns."""
-    rows = data.A.largest(data.A.rows, data.b.abs())
-    columns = data.P.largest(data.P.columns, data.A.largest(data.A.columns, data.c.abs()))
+    rows = data.A.largest(0, data.b.abs())
+    columns = data.P.largest(1, data.A.largest(1, data.c.abs()))
     tau = torch.cat([data.b, data.c], 1).abs().amax(1, keepdim=True)
     return cone.share_within_blocks(rows, "max"), columns, tau
 
 
-def _root_mean_square(data: _Sparse, cone: ProductCone) -> _Norms:
+def _root_mean_square(data: _Data, cone: ProductCone) -> _Norms:
     """Root-mean-square norms over the stored entries."""
     n, m = data.c.shape[1], data.b.shape[1]
-    row_count = torch.bincount(data.A.rows, minlength=m) + 1
-    column_count = torch.bincount(data.A.columns, minlength=n) + torch.bincount(data.P.columns, minlength=n) + 1
-    rows = torch.sqrt(data.A.squares(data.A.rows, data.b**2) / row_count)
-    columns = data.P.squares(data.P.columns, data.A.squares(data.A.columns, data.c**2))
+    row_count = data.A.counts(0, m) + 1
+    column_count = data.A.counts(1, n) + data.P.counts(1, n) + 1
+    rows = torch.sqrt(data.A.squares(0, data.b**2) / row_count)
+    columns = data.P.squares(1, data.A.squares(1, data.c**2))
     tau = torch.maximum((data.b**2).sum(1) / max(m, 1), (data.c**2).sum(1) / n)
     return cone.share_within_blocks(rows, "mean"), torch.sqrt(columns / column_count), torch.sqrt(tau)[:, None]
 

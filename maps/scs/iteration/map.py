@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fixedpoint import Adaptation, Assessment, Choice, Context, Evaluation, FixedPointMap, Range, Signature
+from fixedpoint import Adaptation, Assessment, Check, Choice, Context, Evaluation, FixedPointMap, Range, Signature
 from fixedpoint.gradients.warnings import warn_instances, warn_untrusted
 from fixedpoint.search_space import SearchSpace
 from fixedpoint.tensors import pytrees
@@ -29,7 +29,7 @@ from maps.scs import linear_systems
 from maps.scs.adjoint import vjp as adjoint
 from maps.scs.iteration import adaptive_scale, eliminated, residuals
 from maps.scs.iteration.settings import Formulation, SCSSettings
-from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare, setup_each, setup_rows
+from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare, setup_each, setup_rows, signed
 from maps.scs.iteration.state import BatchData, ConicPoint, InnerPoint
 from maps.scs.iteration.step import Step
 from maps.scs.linear_systems import KktMatrix
@@ -73,8 +73,9 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         self.settings = self.built_with = SCSSettings(**settings)
         self.cone = cones if isinstance(cones, ProductCone) else ProductCone(cones)
         self.formulation = Formulation(n, self.cone, self.settings)
-        self.n, self.m, self.first = self.formulation.n, self.formulation.m, self.formulation.first
-        self.step = Step(self.n + self.cone.equalities - self.first, self.cone, self.settings.alpha)
+        form = self.formulation
+        self.n, self.m, self.eliminates, self.absent = form.n, form.m, form.eliminates, form.absent
+        self.step = Step(self.n + self.cone.equalities - self.absent, self.cone, self.settings.alpha)
         self.signature = Signature(
             size=self.formulation.size,
             features=features,
@@ -171,7 +172,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def metric(self, context: Context) -> Tensor:
         """R."""
-        return self._metric(context)[..., self.first :].expand(context.rows.g.shape[0], -1)
+        return self._metric(context)[..., self.absent :].expand(context.rows.g.shape[0], -1)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """One step of SCS."""
@@ -179,30 +180,28 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def evaluate(self, x: Tensor, context: Context) -> tuple[Tensor, InnerPoint]:
         """One step of SCS and the inner point it went through."""
-        rows, R = context.rows, self._metric(context)[..., self.first :]
+        rows, R = context.rows, self._metric(context)[..., self.absent :]
         p = self._solve(x, context)
-        return self.step(x, p, rows.g[:, self.first :], rows.weighted, rows.curvature, R, rows.bounds)
+        return self.step(x, p, rows.g[:, self.absent :], rows.weighted, rows.curvature, R, rows.bounds)
 
     def assess(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
         point = self._sizes(aux, context)
         worst = residuals.kkt_residual(point._replace(tau=_safe(point.tau)), self.settings.error_weights)
-        u = aux.u
-        gone = u[:, -1] <= TAU_FLOOR * torch.linalg.vector_norm(u, dim=1)
-        worst = torch.where(gone, torch.inf, worst)
+        worst = torch.where(_vanished(aux)[0][:, 0], torch.inf, worst)
         if self.settings.eps_infeas == 0:
-            return Assessment(worst, torch.zeros_like(worst, dtype=torch.int64))
-        return Assessment(
-            worst, residuals.certificate(point, rows.scaling.sigma, rows.weights, self.settings.eps_infeas)
-        )
+            return residuals.KktAssessment.of(worst, torch.zeros_like(worst, dtype=torch.int64), point)
+        found = residuals.certificate(point, rows.scaling.sigma, rows.weights, self.settings.eps_infeas)
+        return residuals.KktAssessment.of(worst, found, point)
 
-    def adapt(self, at: Evaluation, aux: InnerPoint, context: Context, evaluations: int) -> Adaptation | None:
+    def adapt(self, at: Evaluation, aux: InnerPoint, context: Context, check: Check) -> Adaptation | None:
         """SCS's scalar rule for the scale; s and kappa, x and y stay what they are, v follows the new metric."""
         rows = context.rows
         if rows.history is None:
             return None
-        history, changed = adaptive_scale.update(rows.history, self._sizes(aux, context), evaluations)
+        assert isinstance(check.assessment, residuals.KktAssessment)
+        history, changed = adaptive_scale.update(rows.history, check.assessment.norms, check.evaluations)
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
         if any_row(changed):
@@ -215,7 +214,12 @@ class SCS(FixedPointMap[ConeProgram, Context]):
                 return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
             x = x + where_rows(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
             fx = x + at.residual
-            rows = rows._replace(R=R, system=system, **homogeneous(system, R, data.c, data.b, self.first, data.b.dtype))
+            rows = rows._replace(
+                R=R,
+                signed=signed(R, self.n),
+                system=system,
+                **homogeneous(system, R, data.c, data.b, self.absent, data.b.dtype),
+            )
         return Adaptation(context._replace(rows=rows), x, fx, changed)
 
     def original(self, at: Evaluation, aux: InnerPoint, context: Context) -> Tensor:
@@ -228,9 +232,10 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         )
 
     def output(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> ConicPoint:
-        """x, y, s in the original units."""
+        """x, y, s in the original units; where tau vanishes, and there is no point, the direction, of size 1."""
         D, E, sigma = context.rows.scaling
-        scale = _safe(aux.last) * sigma
+        gone, length = _vanished(aux)
+        scale = torch.where(gone, length.clamp(min=1e-18), aux.tau) * sigma
         whole = self._whole(aux, context)
         x, y, _ = whole.u.split([self.n, self.m, 1], 1)
         return ConicPoint(
@@ -265,19 +270,21 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         R_y = self._metric(context)[..., self.n : -1]
         x, y, s = point
         v = torch.cat([sigma * x / E, sigma * (y / D + D * s / R_y), torch.ones_like(sigma)], 1)
-        return v[:, self.first :]
+        return v[:, self.absent :]
 
     def _whole(self, aux: InnerPoint, context: Context) -> InnerPoint:
         """The inner point with the coordinates that the state does not have."""
-        if not self.first:
+        if not self.eliminates:
             return aux
         free = eliminated.free(aux, self._metric(context), context)
-        return aux._replace(v=torch.cat([free, aux.v], 1), half=torch.cat([torch.zeros_like(free), aux.half], 1))
+        return aux._replace(
+            v=torch.cat([free, aux.v], 1), linear_step=torch.cat([torch.zeros_like(free), aux.linear_step], 1)
+        )
 
     def _sizes(self, aux: InnerPoint, context: Context) -> residuals.KktNorms:
         """Of the inner point."""
         rows, shared, R = context.rows, context.shared, self._metric(context)
-        if self.first:
+        if self.eliminates:
             return eliminated.sizes(aux, R, context)
         data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
@@ -290,16 +297,15 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def _solve(self, v: Tensor, context: Context) -> Tensor:
         """(B, l - 1) p = K^{-1} (R_x v_x, -R_y v_y)."""
-        weight = self._metric(context)[..., :-1]
-        if self.first:
-            return eliminated.solve(v[:, :-1], weight, context)
-        system = context.shared.system or context.rows.system
-        sign = torch.cat([v.new_ones(self.n), v.new_full((self.m,), -1.0)])
-        return system.solve(weight * sign * v[:, :-1])
+        if self.eliminates:
+            return eliminated.solve(v[:, :-1], self._metric(context)[..., :-1], context)
+        rows, shared = context.rows, context.shared
+        signed = rows.signed if shared.signed is None else shared.signed
+        return (shared.system or rows.system).solve(signed * v[:, :-1])
 
     def cold_state(self, context: Context) -> Tensor:
         """(B, l) the cold v = (0, 0, 1)."""
-        g = context.rows.g[:, self.first :]
+        g = context.rows.g[:, self.absent :]
         return torch.cat([torch.zeros_like(g), torch.ones_like(g[:, :1])], 1)
 
     def _from_origin(self, context: Context) -> tuple[Tensor, InnerPoint]:
@@ -309,14 +315,20 @@ class SCS(FixedPointMap[ConeProgram, Context]):
 
     def _first(self, v: Tensor, p: Tensor, context: Context) -> tuple[Tensor, InnerPoint]:
         """SCS's iteration 0: a step with tau held at 1."""
-        half = torch.cat([p - v[:, :-1] - context.rows.g[:, self.first :], 1 - v[:, -1:]], 1)
-        return self.step.second(v, half, context.rows.bounds, first=True)
+        half = torch.cat([p - v[:, :-1] - context.rows.g[:, self.absent :], 1 - v[:, -1:]], 1)
+        return self.step.project(v, half, context.rows.bounds, hold_tau=True)
 
 
 def feature_count(program: ConeProgram) -> int:
     """The width of `SCS.featurize` for programs that share what this one shares."""
     varying = [name for name in ("A", "P") if getattr(program, name) is not None and getattr(program, name).ndim == 3]
     return program.m + program.n + sum(len(program.patterns[name]) for name in varying)
+
+
+def _vanished(aux: InnerPoint) -> tuple[Tensor, Tensor]:
+    """(B, 1) where tau has vanished, and the length of (x, y, tau)."""
+    length = torch.linalg.vector_norm(aux.u, dim=1, keepdim=True)
+    return aux.tau <= TAU_FLOOR * length, length
 
 
 def _safe(tau: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fixedpoint import Status
+from fixedpoint import Assessment, Status
 from maps.scs.iteration.equilibration import Data, Scaling
 from maps.scs.problem.norms import infinity_norm
 from maps.scs.problem.sparse_matrix import Matrix, Pattern, entries, times, transposed_times
@@ -92,6 +92,19 @@ def kkt_norms(data: Data, units: Unscaling, sigma: Tensor, x: Tensor, y: Tensor,
         cx=(data.c * x).sum(1) / square,
         by=(data.b * y).sum(1) / square,
     )
+
+
+class KktAssessment(Assessment):
+    """An assessment with the norms that it was made from, which an adaptive scale wants too."""
+
+    norms: KktNorms
+
+    @classmethod
+    def of(cls, residual: Tensor, status: Tensor, norms: KktNorms) -> KktAssessment:
+        """Args: the fields of an `Assessment`, and the norms."""
+        found = cls(residual, status)
+        found.norms = norms
+        return found
 
 
 def largest_of(*parts: Tensor) -> Tensor:

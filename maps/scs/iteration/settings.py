@@ -118,9 +118,9 @@ class Formulation:
         self.n, self.m, self.cone, self.settings = int(n), cone.dim, cone, settings
         self.row_weights = None if settings.weights is None else row_weights(settings.weights, cone)
         self.eliminates = settings.eliminate and self.m > cone.equalities  # else there would be nothing left
-        self.first = self.n + cone.equalities if self.eliminates else 0
-        """Of (x, y, tau) the first coordinate that the state has."""
-        self.size = self.n + self.m + 1 - self.first
+        self.absent = self.n + cone.equalities if self.eliminates else 0
+        """Coordinates at the front of (x, y, tau) that the state does not have."""
+        self.size = self.n + self.m + 1 - self.absent
         """Of the state."""
 
     @property

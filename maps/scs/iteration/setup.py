@@ -41,7 +41,7 @@ def prepare(form: Formulation, problem: ConeProgram) -> BatchData | None:
     diagonals, data = _scaled(form, raw, problem)
     patterns = _patterns(problem)
     # where the state is that of the inequalities, a shared K is solved with for its response and for g alone
-    rights = batch + form.size if form.first and _is_constant(problem) else None
+    rights = batch + form.size if form.eliminates and _is_constant(problem) else None
     solver = linear_systems.choose(settings.linear_solver, patterns["A"], patterns.get("P"), 1, rights)
     data = _laid_out(data, solver.layout, patterns)
     R = metric_diagonal(form, raw.b.new_full((1,), settings.scale, dtype=precise))[0]
@@ -49,7 +49,9 @@ def prepare(form: Formulation, problem: ConeProgram) -> BatchData | None:
     system = _factor(form, solver, data, R, tolerance=rough)
     response = _response(form, system, data.A, R) if _responds(form, system, batch) else None
     A, P, R_all, response = pytrees.transform(lambda t: t.to(dtype), (data.A, data.P, R, response))
-    return BatchData(solver, A, P, system, R_all, response, scaling=(diagonals.D[:1], diagonals.E[:1]))
+    return BatchData(
+        solver, A, P, system, R_all, signed(R_all, form.n), response, scaling=(diagonals.D[:1], diagonals.E[:1])
+    )
 
 
 def setup_rows(form: Formulation, problem: ConeProgram, shared: BatchData) -> Context:
@@ -96,7 +98,7 @@ def _raw(problem: ConeProgram, precise: torch.dtype, dtype: torch.dtype) -> Data
 
 def _factor(form: Formulation, solver: LinearSolver, data: Data, R: Tensor, tolerance: float = 0.0) -> LinearSystem:
     """K of scaled data in a metric R (n + m + 1,) or (B, n + m + 1)."""
-    rho_x, rows = (eliminated.WEIGHT, form.cone.equalities) if form.first else (form.settings.rho_x, None)
+    rho_x, rows = (eliminated.WEIGHT, form.cone.equalities) if form.eliminates else (form.settings.rho_x, None)
     matrix = KktMatrix(data.A, data.P, R[..., form.n : -1], rho_x, unweighted_rows=rows, tolerance=tolerance)
     return linear_systems.factor(solver, matrix)
 
@@ -104,14 +106,14 @@ def _factor(form: Formulation, solver: LinearSolver, data: Data, R: Tensor, tole
 def _response(form: Formulation, system: LinearSystem, A: Any, R: Tensor | None) -> eliminated.ReducedOperator:
     """The response to v, in the precision of the factor."""
     assert R is not None
-    return eliminated.ReducedOperator.of(system, A, R, form.first)
+    return eliminated.ReducedOperator.of(system, A, R, form.absent)
 
 
 def _precise(form: Formulation, shared: bool, dtype: torch.dtype) -> torch.dtype:
     """The dtype of the factor: K is close to a singular matrix where the map eliminates, so that a shared one, which is
     factored once, is factored in double precision.
     """
-    return torch.float64 if form.first and shared else dtype
+    return torch.float64 if form.eliminates and shared else dtype
 
 
 def _are_shared(problem: ConeProgram) -> bool:
@@ -123,7 +125,7 @@ def _responds(form: Formulation, system: LinearSystem | None, batch: int) -> boo
     """Whether a response is to be made: it takes as many solves as there are inequalities, more than one instance asks
     of a sparse factor in all its evaluations.
     """
-    return form.first > 0 and system is not None and not (system.solves_singly and batch == 1)
+    return form.eliminates and system is not None and not (system.solves_singly and batch == 1)
 
 
 def _is_constant(problem: ConeProgram) -> bool:
@@ -139,9 +141,10 @@ def _rows(form: Formulation, problem: ConeProgram, data: Data, diagonals: Scalin
         scaling=diagonals,
         units=Unscaling.of(data, diagonals, form.cone.equalities, scaled=form.settings.normalize is not False),
         system=system if own else None,
-        restricted=system.restricted(form.first) if own and form.first else None,
-        **homogeneous(system, R, data.c, data.b, form.first, _precise(form, not own, data.b.dtype)),
+        restricted=system.restricted(form.absent) if own and form.eliminates else None,
+        **homogeneous(system, R, data.c, data.b, form.absent, _precise(form, not own, data.b.dtype)),
         R=R if own else None,
+        signed=signed(R, form.n) if own else None,
         bounds=form.cone.rescaled(diagonals.D),
         weights=CertificateScale(*(part.expand(len(data.b)).to(data.b.dtype) for part in _weights(problem))),
         history=None,
@@ -160,13 +163,18 @@ def metric_diagonal(form: Formulation, scale: Tensor) -> Tensor:
     zero = torch.arange(form.m, device=scale.device) < form.cone.equalities
     if form.row_weights is not None:
         rows = rows * torch.cat([form.row_weights.new_ones(form.cone.equalities), form.row_weights]).to(rows)
-    if form.first:
+    if form.eliminates:
         rows, rho_x = torch.where(zero, eliminated.WEIGHT, rows), eliminated.WEIGHT
     else:
         rows, rho_x = torch.where(zero, rows / form.settings.zero_cone_factor, rows), form.settings.rho_x
     return torch.cat(
         [scale.new_full((batch, form.n), rho_x), rows, scale.new_full((batch, 1), form.settings.tau_factor)], 1
     )
+
+
+def signed(R: Tensor, n: int) -> Tensor:
+    """(n + m,) or (B, n + m) (R_x, -R_y)."""
+    return torch.cat([R[..., :n], -R[..., n:-1]], -1)
 
 
 def homogeneous(

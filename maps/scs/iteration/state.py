@@ -29,27 +29,27 @@ class InnerPoint(NamedTuple):
 
     v: Tensor
     """(B, l) the state; l is n + m + 1, or less where the map eliminates."""
-    half: Tensor
+    linear_step: Tensor
     """(B, l) u~ - v."""
-    tail: Tensor
+    projected: Tensor
     """(B, k) the last k coordinates of u, the projection of z = 2 u~ - v; the others are those of z."""
 
     @property
     def u(self) -> Tensor:
         """(B, l) (x, y, tau)."""
-        free = self.v.shape[1] - self.tail.shape[1]
-        return torch.cat([torch.add(self.v[:, :free], self.half[:, :free], alpha=2), self.tail], 1)
+        free = self.v.shape[1] - self.projected.shape[1]
+        return torch.cat([torch.add(self.v[:, :free], self.linear_step[:, :free], alpha=2), self.projected], 1)
 
     @property
-    def last(self) -> Tensor:
+    def tau(self) -> Tensor:
         """(B, 1) tau."""
-        return self.tail[:, -1:]
+        return self.projected[:, -1:]
 
     def slack(self, R: Tensor) -> Tensor:
         """(B, l) R (u - z) = (0, s, kappa)."""
-        free = self.v.shape[1] - self.tail.shape[1]
-        z = torch.add(self.v[:, free:], self.half[:, free:], alpha=2)
-        return torch.cat([torch.zeros_like(self.v[:, :free]), R[..., free:] * (self.tail - z)], 1)
+        free = self.v.shape[1] - self.projected.shape[1]
+        z = torch.add(self.v[:, free:], self.linear_step[:, free:], alpha=2)
+        return torch.cat([torch.zeros_like(self.v[:, :free]), R[..., free:] * (self.projected - z)], 1)
 
 
 class InstanceData(NamedTuple):
@@ -70,6 +70,8 @@ class InstanceData(NamedTuple):
     """(B, 1) tau_factor + g'R g."""
     R: Tensor | None
     """(B, n + m + 1)"""
+    signed: Tensor | None
+    """(B, n + m) (R_x, -R_y), which a step multiplies the state with."""
     bounds: Tensor | None
     """(B, 2, k) of the box, scaled."""
     weights: CertificateScale
@@ -86,6 +88,8 @@ class BatchData(NamedTuple):
     system: LinearSystem | None = None
     R: Tensor | None = None
     """(n + m + 1,)"""
+    signed: Tensor | None = None
+    """(n + m,) (R_x, -R_y)."""
     response: Any = None
     """`eliminated.ReducedOperator`, where the map eliminates."""
     scaling: Any = None

@@ -28,8 +28,8 @@ class Leap(fp.Accelerator):
 
     uses_features = False
 
-    def __init__(self, start: Tensor, push: float = 0.0, trial: int = 2) -> None:
-        self.start, self.push, self.learned_steps = start, push, trial
+    def __init__(self, start: Tensor, push: float = 0.0, learned_steps: int = 2) -> None:
+        self.start, self.push, self.learned_steps = start, push, learned_steps
 
     def init(self, x0: Tensor, features: Tensor | None, metric: Tensor | None = None) -> tuple[Tensor, Told]:
         return self.start.expand_as(x0), Told(torch.full_like(x0[:, :1], self.learned_steps))

@@ -163,3 +163,21 @@ def test_what_is_returned_is_in_the_cones(eliminate: bool) -> None:
     error = kkt_error(program, found.x, found.y, found.s)
     assert found.converged.all()
     assert float(error.max()) <= 1e-6
+
+
+def test_a_proof_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What float64 has proved to have no solution is not solved again."""
+    A = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    b = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+    program = ConeProgram(A, b, torch.ones(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64), {"l": 2})
+    rows: list[int] = []
+    again = mixed_precision.solve_batch
+
+    def counted(finish: Any, map: Any, problem: Any, *arguments: Any, **options: Any) -> Any:
+        rows.append(problem.batch)
+        return again(finish, map, problem, *arguments, **options)
+
+    monkeypatch.setattr(mixed_precision, "solve_batch", counted)
+    found = solve(program, precision="mixed", eps_abs=1e-9, eps_rel=1e-9)
+    assert found.statuses == [fp.Status.PRIMAL_INFEASIBLE, fp.Status.CONVERGED]
+    assert rows == [2, 1], "the other one goes on in float64"
