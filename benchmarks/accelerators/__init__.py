@@ -1,1 +1,1 @@
-"""Accelerators on every shipped family, over seeds, sizes and training sets; `python -m benchmarks.accelerators.families`."""
+"""Accelerators on every shipped family, over seeds, sizes and training sets; begin with `families`."""

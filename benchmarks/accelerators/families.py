@@ -1,7 +1,7 @@
 """Every shipped family: classical, trained and trivially learned accelerators, on held-out and on shifted instances.
 
     make bench                                          (about half an hour)
-    .venv/bin/python -m benchmarks.accelerators.families pagerank  (some of them; the report is made from all records on disk)
+    .venv/bin/python -m benchmarks.accelerators.families pagerank  (some; the report is made from all records)
     .venv/bin/python -m benchmarks.accelerators.families report  (the report alone)
 
 Writes records and a plot for each family under `benchmarks/results`, and `benchmarks/RESULTS.md` from those records and
