@@ -16,24 +16,24 @@ test: $(VENV)/.ready ## all tests
 bench: bench-families bench-learning bench-engine ## all of it; half an hour each, on an idle machine
 
 bench-families: $(VENV)/.ready ## evaluations of every shipped family, held out and shifted; writes benchmarks/RESULTS.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accelerators.families
 
 bench-learning: $(VENV)/.ready ## how many training instances it takes, one training for all sizes; part of benchmarks/RESULTS.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.generalisation
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeds
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sizes
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families report
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accelerators.generalisation
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accelerators.seeds
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accelerators.sizes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accelerators.families report
 
 bench-engine: $(VENV)/.ready ## milliseconds against the scs package, memory, the floor; writes benchmarks/ENGINE.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine run --families lasso robust-pca
-	$(BIN)/python -m benchmarks.engine run --families robust-kalman # on torch's threads, in one process
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine memory
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.floor
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine report
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed run --families lasso robust-pca
+	$(BIN)/python -m benchmarks.speed run --families robust-kalman # on torch's threads, in one process
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed memory
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.floor
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed report
 
 bench-layers: $(VENV)/.ready ## CvxpyFamily against cvxpylayers, which it installs
 	$(BIN)/python -m pip install --quiet --editable ".[layers]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cvxpy_family
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed.cvxpy_family
 
 bench-paper: $(VENV)/.ready ## the paper's experiments in its own setting; trains what has no weights; writes benchmarks/PAPER.md
 	for problem in lasso robust-pca robust-kalman elastic-net; do \
@@ -41,10 +41,10 @@ bench-paper: $(VENV)/.ready ## the paper's experiments in its own setting; train
 	done
 
 metric: $(VENV)/.ready ## learn the metric of --setting metric anew, which `make train` then trains on; minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.metric
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.metric
 
 train: $(VENV)/.ready ## train all that is shipped anew; goes on where it was interrupted
-	$(BIN)/python benchmarks/train.py
+	$(BIN)/python -m tools.train
 
 quick: $(VENV)/.ready ## the tests that take seconds
 	$(PYTEST) -m "not slow"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from benchmarks import store
 from fixedpoint.experiments.comparison import compare
 from fixedpoint.plugins.registry import families
 from fixedpoint.protocol import ProblemFamily
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "paper"
+RESULTS = store.RESULTS / "paper"
 """A folder for each problem: `records.jsonl`, `training.jsonl` and pictures."""
 INSTANCES = 256
 """Held-out instances."""

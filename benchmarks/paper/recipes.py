@@ -59,7 +59,7 @@ def _cell(updates: int = 500, *, ships: bool) -> Recipe:
 
 
 def _full(accelerator: str) -> dict[str, Recipe]:
-    """First by the error, then by the paper's residual: the commands of `benchmarks/train.py`."""
+    """First by the error, then by the paper's residual: the commands of `tools/train.py`."""
     first = f"{accelerator}, first"
     return {
         first: Recipe(accelerator, plan=_ERROR),

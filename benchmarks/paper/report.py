@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.engine.report import block
 from benchmarks.paper import iterates, pictures, rows, store, verdicts
 from benchmarks.paper.problems import PROBLEMS, RESULTS, PaperProblem
 from benchmarks.paper.recipes import RECIPES
+from benchmarks.tables import block
 from fixedpoint import files
 from fixedpoint.experiments.evaluation import Record
 from fixedpoint.experiments.report.style import plain

@@ -1,6 +1,6 @@
 """Records of the paper's experiments: runs that are whole, and never a mixture of two.
 
-Appending, reading and the name of a run are the speed benchmark's (`benchmarks.engine.store`). A run begins with a
+Appending, reading and the name of a run are those of `benchmarks.store`. A run begins with a
 record of part "plan" that lists the keys of all that belong to it; it is whole once each of them is there.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.store import append, cpu, read, run_name
-from fixedpoint.experiments.evaluation import Record, revision, versions
+from benchmarks import store
+from benchmarks.store import append, read
+from fixedpoint.experiments.evaluation import Record
 
 __all__ = ["NAME", "TRAINING", "append", "key", "known", "provenance", "read", "unfinished", "whole"]
 
 NAME, TRAINING = "records.jsonl", "training.jsonl"
-PACKAGES = ("fixedpoint-acceleration", "torch", "numpy", "scipy", "scs", "cvxpy")
 _MEASURING = ("problems.py", "quantities.py", "anderson.py", "rows.py", "measure.py")
 """Files of this folder that numbers depend on; those that draw and write may change without measuring again."""
 
@@ -28,18 +28,10 @@ def key(record: Record) -> str:
 
 
 def provenance(content: Mapping[str, Any]) -> Record:
-    """The fields that tell where a record comes from.
-
-    Args:
-        content: settings, weights and whatever else decides the numbers, JSON-able.
-
-    Returns:
-        "run" names all that may stand in one table: the same code, settings, weights, versions and machine.
-    """
+    """As `benchmarks.store.provenance`, for the code of this folder that measures."""
     here = Path(__file__).parent
     code = hashlib.sha256(b"".join((here / name).read_bytes() for name in _MEASURING)).hexdigest()
-    origin = {"versions": versions(PACKAGES), "cpu": cpu()}
-    return {"run": run_name({**content, **origin, "code": code}), "revision": revision(), **origin}
+    return store.provenance({**content, "code": code})
 
 
 def known(records: Sequence[Record], run: str) -> dict[str, Record]:

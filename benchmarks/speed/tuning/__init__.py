@@ -1,0 +1,1 @@
+"""The searches for settings that `benchmarks.speed` times: those of the scs package and our own."""
