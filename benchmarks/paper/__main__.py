@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import benchmarks.paper
-from benchmarks.paper import measure, report, training
+from benchmarks.paper import measure, report
+from benchmarks.paper.learning import training
 from benchmarks.paper.problems import INSTANCES, PROBLEMS, RESULTS
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.paper import iterates, pictures, rows, store, verdicts
+from benchmarks.paper.learning.recipes import RECIPES
 from benchmarks.paper.problems import PROBLEMS, RESULTS, PaperProblem
-from benchmarks.paper.recipes import RECIPES
 from benchmarks.tables import block
 from fixedpoint import files
 from fixedpoint.experiments.evaluation import Record

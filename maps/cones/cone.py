@@ -7,12 +7,9 @@ import inspect
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from fixedpoint.checks import Report
 
 
 def whole(name: str, value: Any) -> int:
@@ -98,12 +95,6 @@ class Cone(ABC):
     def project_dual(self, z: Tensor) -> Tensor:
         """(B, k) -> (B, k): the nearest point of the dual cone K*, by Moreau: z + P_K(-z)."""
         return z + self.project(-z)
-
-    def check(self, **options: Any) -> Report:
-        """`check_cone` on this cone, with its options."""
-        from maps.cones.checks import check_cone  # which needs this class
-
-        return check_cone(self, **options)
 
 
 class Dual(Cone):

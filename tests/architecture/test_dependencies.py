@@ -13,12 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
-    "fixedpoint": {"maps", "accelerators", "benchmarks", "tests"},
-    "maps": {"accelerators", "benchmarks", "tests"},
-    "accelerators": {"maps", "benchmarks", "tests"},
+    "fixedpoint": {"maps", "accelerators", "benchmarks", "tools", "tests"},
+    "maps": {"accelerators", "benchmarks", "tools", "tests"},
+    "accelerators": {"maps", "benchmarks", "tools", "tests"},
 }
 PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-HEAVY = {"cvxpy", "scipy", "networkx", "matplotlib", "sklearn", "scs", "typer", "rich"}
+HEAVY = {"numba", "cvxpy", "scipy", "networkx", "matplotlib", "sklearn", "scs", "typer", "rich"}
 
 
 def imported(source: str) -> Iterator[str]:

@@ -14,12 +14,13 @@ from fixedpoint.plugins.entry_points import DISTRIBUTION
 from fixedpoint.plugins.registry import Registry
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
-DECLARED = {group: dict(points) for group, points in PROJECT["entry-points"].items()}
+DECLARED = {group: dict(points) for group, points in PROJECT["entry-points"].items() if group != "fixedpoint.checkers"}
 KINDS = {"maps": fp.FixedPointMap, "accelerators": fp.Accelerator, "families": fp.ProblemFamily, "cones": object}
 
 
 def test_groups_are_the_registries() -> None:
     assert set(DECLARED) == {registry.group for registry in (fp.maps, fp.accelerators, fp.cones, fp.families)}
+    assert PROJECT["entry-points"]["fixedpoint.checkers"] == {"cone": "maps.cones.checks:check_cone"}
 
 
 @pytest.mark.parametrize("group", DECLARED)

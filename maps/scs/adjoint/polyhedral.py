@@ -15,16 +15,14 @@ again only where K0 is regular, with singular values of more than eps.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maps.scs.adjoint.system import System
 from maps.scs.problem.sparse_matrix import Matrix, Pattern, SparseMatrix, times
-
-if TYPE_CHECKING:
-    from maps.scs.adjoint.system import System
 
 SHIFT = 1e-8
 """eps, as a share of the size of the system (float64): the root of the working precision, where what the shift and what

@@ -10,7 +10,7 @@ with the transposed Jacobian of F,
     P p + A'q = dx,    (D - I) A p / t + D q = D ds + (D - I) dy / t,
 
 as dc = -p, db = q, dA = -(y p' + q x'), dP = -(p x' + x p') / 2. (Agrawal, Barratt, Boyd, Busseti & Moursi 2019
-differentiate the homogeneous embedding instead, for P = 0.) `adjoint_system` sets it up and solves it.
+differentiate the homogeneous embedding instead, for P = 0.) `system` sets it up, `solve` solves it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fixedpoint.tensors import pytrees
-from maps.scs.adjoint import system as adjoint_system
+from maps.scs.adjoint import solve
+from maps.scs.adjoint.system import balanced
 from maps.scs.certify.kkt import kkt_terms
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import Matrix, SparseMatrix
@@ -90,15 +91,15 @@ def vjp(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, dx: Tensor, dy: T
         program = _zeroed(program, usable)
         x, y, s, dx, dy, ds = (torch.where(usable[:, None], t, 0.0) for t in points.values())
 
-    system, units = adjoint_system.balanced(program, y, s)
+    system, units = balanced(program, y, s)
     dy_unit, ds_unit = units.y * dy, units.s * ds
     rhs = torch.cat([units.x * dx, system.derivative()(ds_unit + dy_unit) - dy_unit], 1)
-    z, singular = adjoint_system.solve(system, rhs)
+    z, singular = solve.solve(system, rhs)
     size = torch.linalg.vector_norm(rhs, dim=1)
     residual = torch.linalg.vector_norm(rhs - system.operator()(z), dim=1) / torch.where(size > 0, size, 1.0)
 
     error = torch.stack([violation / (1 + size) for violation, size in kkt_terms(program, x, y, s).values()]).amax(0)
-    degenerate = wanted & (singular | adjoint_system.at_kink(system, units, error) | ~usable)
+    degenerate = wanted & (singular | solve.at_kink(system, units, error) | ~usable)
     nothing = torch.where(wanted & ~usable, torch.nan, 0.0)
     p, q = (z + nothing[:, None]).split([program.n, program.m], 1)
     p, q = p * units.columns / units.dual, q * units.rows / units.primal

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.paper import measure, report, rows, store, training
+from benchmarks.paper import measure, report, rows, store
+from benchmarks.paper.learning import training
+from benchmarks.paper.learning.recipes import RECIPES, Recipe
 from benchmarks.paper.problems import PROBLEMS
-from benchmarks.paper.recipes import RECIPES, Recipe
 from benchmarks.paper.rows import Row
 from fixedpoint.learning.training import Plan, train
 from tests.benchmarks.paper.papers import CLASSICAL, NET, everything, quick

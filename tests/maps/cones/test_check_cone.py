@@ -162,7 +162,7 @@ def test_misuse_is_refused_at_the_door(error: type[Exception], message: str, opt
 
 
 def test_a_cone_checks_itself() -> None:
-    report = LastCoordinate(3).check(inequality=LastCoordinate.inequality, examples=10, raise_on_failure=False)
+    report = check_cone(LastCoordinate(3), inequality=LastCoordinate.inequality, examples=10, raise_on_failure=False)
     assert [r.name for r in report.failures] == ["inequality"]
 
 
@@ -345,7 +345,7 @@ def test_the_command_line_checks_the_examples_of_a_registered_cone(
     assert "smallest counterexample: x = [[-1.0]]" in out
     code, _, err = support.command(capsys, "check", "cone", "function")
     assert code == 2
-    assert "cone 'function': expected a class whose `examples()` have `check()`, as a Cone has, got <function" in err
+    assert "cone 'function': expected a class with `examples()`, as a Cone has, got <function" in err
     code, _, err = support.command(capsys, "check", "cone", "honnest")
     assert code == 2
     assert "did you mean 'honest'" in err

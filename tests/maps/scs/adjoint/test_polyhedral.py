@@ -11,6 +11,7 @@ from torch import Tensor
 from maps.scs import ConeProgram
 from maps.scs.adjoint import polyhedral
 from maps.scs.adjoint import scaling as adjoint_scaling
+from maps.scs.adjoint import solve as adjoint_solve
 from maps.scs.adjoint import system as adjoint_system
 from maps.scs.adjoint.vjp import ProgramGradient, vjp
 from maps.scs.iteration import equilibration
@@ -53,7 +54,7 @@ def both(solved: Solved, monkeypatch: pytest.MonkeyPatch) -> tuple[ProgramGradie
     """The fast way alone, and the slow one."""
     d = cotangents(solved)
     with monkeypatch.context() as patch:
-        patch.setattr(adjoint_system, "_factored", None)
+        patch.setattr(adjoint_solve, "_factored", None)
         fast = vjp(solved.program, *solved.points, *d)
     with monkeypatch.context() as patch:
         patch.setattr(polyhedral, "applies", lambda system: False)
@@ -110,7 +111,7 @@ def test_vouches_for_no_singular_system(seed: int) -> None:
     rhs = normal(generator, B, n + m)
     z, good = polyhedral.solve(system, rhs)
     M = system.matrix()
-    exact, singular = adjoint_system._factored(M, rhs)
+    exact, singular = adjoint_solve._factored(M, rhs)
     assert singular.any()
     assert not (good & singular).any()
     values = torch.linalg.svdvals(M)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maps.scs import ConeProgram, kkt_error
-from maps.scs.adjoint import system as adjoint_system
+from maps.scs.adjoint import solve as adjoint_solve
 from maps.scs.adjoint.vjp import vjp
 from tests.maps.scs.solved_programs import Solved, cotangents, draw
 
@@ -56,7 +56,7 @@ def test_kinks_are_flagged(name: str) -> None:
 def test_a_kink_along_one_of_the_directions() -> None:
     """That are tried: the others find it."""
     for k in range(4):
-        first, *rest = adjoint_system._irregular(torch.zeros(3, dtype=torch.float64), k)
+        first, *rest = adjoint_solve._irregular(torch.zeros(3, dtype=torch.float64), k)
         r = torch.stack(rest)
         along = first * r / r.dot(r)  # and across: a unit vector v with r'v = first
         across = torch.stack([-r[1], r[0]]) / r.norm() * (1 - along.dot(along)).sqrt()
@@ -116,7 +116,7 @@ def test_a_repeated_equation_is_flagged_and_its_gradient_shared() -> None:
 @pytest.mark.parametrize("limit", [3000, 0])
 def test_a_cotangent_of_zero(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a gradient of zero, even where there is no derivative, the system is singular, or a number is not finite."""
-    monkeypatch.setattr(adjoint_system, "DENSE_LIMIT", limit)
+    monkeypatch.setattr(adjoint_solve, "DENSE_LIMIT", limit)
     solved = nearest({"q": [3]}, tensor([0, 0, 0], [3, 1, 0], [0, 1, 0], [0, 1, torch.nan]))
     A, P = (getattr(solved.program, name).repeat(4, 1, 1) for name in ("A", "P"))
     A[2], P[2], A[3] = 0, 0, torch.nan

@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from maps.scs import ConeProgram, kkt_error, solve
-from maps.scs.adjoint import system as adjoint_system
+from maps.scs.adjoint import solve as adjoint_solve
 from maps.scs.adjoint.vjp import ProgramGradient, vjp
 from tests.maps.scs.solved_programs import KINDS, Solved, cotangents, draw, normal, slopes, times
 
@@ -226,7 +226,7 @@ def test_without_a_factorization(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     solved = draw(kind, 5)
     d = cotangents(solved)
     factored = vjp(solved.program, *solved.points, *d)
-    monkeypatch.setattr(adjoint_system, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(adjoint_solve, "DENSE_LIMIT", 0)
     iterated = vjp(solved.program, *solved.points, *d)
     assert (iterated.residual < 1e-9).all()
     assert_close(iterated, factored, 1e-6)
@@ -237,7 +237,7 @@ def test_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     solved = draw("QP", 7)
     d = cotangents(solved)
     whole = vjp(solved.program, *solved.points, *d)
-    monkeypatch.setattr(adjoint_system, "ENTRIES", 3 * (solved.program.n + solved.program.m) ** 2)
+    monkeypatch.setattr(adjoint_solve, "ENTRIES", 3 * (solved.program.n + solved.program.m) ** 2)
     assert_close(vjp(solved.program, *solved.points, *d), whole, 1e-9)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from accelerators.neural.recurrent import Recurrent
 from accelerators.safeguard import Safeguarded
 from benchmarks.paper import rows, store
+from benchmarks.paper.learning.recipes import RECIPES, Recipe
 from benchmarks.paper.problems import PaperProblem
-from benchmarks.paper.recipes import RECIPES, Recipe
 from benchmarks.store import ROOT
 from fixedpoint import Accelerator, files
 from fixedpoint.experiments.comparison.compare import LOCAL_TRAINING
