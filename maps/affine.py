@@ -92,11 +92,11 @@ class RandomAffine(ProblemFamily):
         left, right = (
             torch.linalg.qr(torch.randn(batch, n, n, generator=generator, dtype=torch.float64))[0] for _ in "lr"
         )
-        values = torch.linspace(0, self.rate, n, dtype=torch.float64)
+        values = torch.linspace(0, self.rate, n, dtype=torch.float64, device="cpu")
         b = torch.randn(batch, n, generator=generator, dtype=torch.float64)
         return AffineProblem((left * values) @ right, b)
 
     def reference(self, problem: AffineProblem) -> Tensor:
         """(I - A)^{-1} b."""
-        identity = torch.eye(problem.A.shape[-1], dtype=problem.A.dtype)
+        identity = torch.eye(problem.A.shape[-1], dtype=problem.A.dtype, device=problem.A.device)
         return torch.linalg.solve(identity - problem.A, problem.b[:, :, None])[:, :, 0]

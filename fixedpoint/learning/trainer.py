@@ -152,7 +152,7 @@ class Trainer:
     def _fit(self, pool: Pool) -> None:
         """Let every learned part look at plain iterations before the first update."""
         count = self.plan.instances if pool.solutions is not None else min(EXAMPLES, self.plan.instances)
-        context = select_rows(pool.context, torch.arange(count))
+        context = select_rows(pool.context, torch.arange(count, device="cpu"))
         with torch.no_grad():
             path = roll(Iteration(self.family.map, context, resolve(None)), self.plan.horizon)
             examples = Examples(

@@ -79,7 +79,7 @@ def _keep_memory() -> None:
     them again, page by page (a tenth of a solve), until a larger block was freed: then it keeps as much. Elsewhere this
     does nothing.
     """
-    torch.empty(_KEPT, dtype=torch.uint8)
+    torch.empty(_KEPT, dtype=torch.uint8, device="cpu")
 
 
 def _split(batch: int, chunk: int, workers: int) -> list[Rows]:

@@ -25,8 +25,8 @@ def shared(shape: Sequence[int], *, dtype: torch.dtype, device: Any = None) -> T
     """A tensor of zeros, on the CPU, that forked processes share; its memory is no file and goes with the tensor."""
     count = math.prod(shape)
     if count == 0:
-        return torch.empty(tuple(shape), dtype=dtype)
-    buffer = mmap.mmap(-1, count * torch.empty(0, dtype=dtype).element_size())
+        return torch.empty(tuple(shape), dtype=dtype, device="cpu")
+    buffer = mmap.mmap(-1, count * torch.empty(0, dtype=dtype, device="cpu").element_size())
     return torch.frombuffer(buffer, dtype=dtype, count=count).reshape(tuple(shape))
 
 

@@ -5,9 +5,14 @@ Public, for maps and accelerators too: what depends on values must ask `is_reada
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+
+T = TypeVar("T")
 
 
 def where_rows(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
@@ -26,13 +31,19 @@ def where_rows(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
     return torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), old, new)
 
 
+def _read(values: Callable[[], T]) -> T | None:
+    """What is read from values; None where that cannot be done, inside vmap. Other errors are not ours."""
+    try:
+        return values()
+    except RuntimeError as error:
+        if "vmap" not in str(error):  # torch's sentence for what cannot be batched
+            raise
+        return None
+
+
 def is_readable(tensor: Tensor) -> bool:
     """Whether values can be read (not inside vmap)."""
-    try:
-        bool(tensor.reshape(-1)[:1].isnan().any())
-    except RuntimeError:
-        return False
-    return True
+    return _read(lambda: bool(tensor.reshape(-1)[:1].isnan().any())) is not None
 
 
 def in_place_version(tensor: Tensor) -> int:
@@ -42,10 +53,7 @@ def in_place_version(tensor: Tensor) -> int:
 
 def any_row(mask: Tensor) -> bool:
     """Whether a mask is set anywhere; True where the values cannot be read (inside vmap)."""
-    try:
-        return bool(mask.any())
-    except RuntimeError:
-        return True
+    return _read(lambda: bool(mask.any())) is not False
 
 
 def finite_rows(points: Tensor) -> Tensor:
@@ -72,15 +80,9 @@ def is_constant(tensor: Tensor) -> bool:
 
 def row_indices(mask: Tensor) -> Tensor | None:
     """(k,) int64 indices of the rows in `mask` (B,); None where the values cannot be read (inside vmap)."""
-    try:
-        return torch.nonzero(mask).flatten()
-    except RuntimeError:
-        return None
+    return _read(lambda: torch.nonzero(mask).flatten())
 
 
 def masks_equal(one: Tensor, two: Tensor) -> bool:
     """Whether two masks are equal; False where the values cannot be read (inside vmap)."""
-    try:
-        return bool((one == two).all())
-    except RuntimeError:
-        return False
+    return _read(lambda: bool((one == two).all())) is True

@@ -33,7 +33,7 @@ class Box(Cone):
         self.lower, self.upper = [float(v) for v in lower], [float(v) for v in upper]
         check_bounds("lower", self.lower, "upper", self.upper)
         super().__init__(1 + len(self.lower))
-        bounds = torch.tensor([self.lower, self.upper], dtype=torch.float64)
+        bounds = torch.tensor([self.lower, self.upper], dtype=torch.float64, device="cpu")
         self.bounds = torch.where(bounds.abs() >= INFINITE, bounds.sign() * torch.inf, bounds)
         """(2, k) lower and upper; infinite ones are inf."""
 

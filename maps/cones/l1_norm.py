@@ -35,7 +35,9 @@ class L1Norm(Cone):
         sizes, order = v.detach().abs().sort(dim=1, descending=True)
         theta, count = shrinkage(t.detach(), sizes, self.slope)
         moved = theta > 0
-        active = (torch.arange(self.size).to(order) < count).to(v)  # not sizes > theta, which a small slope rounds away
+        active = (torch.arange(self.size, device=order.device).to(order) < count).to(
+            v
+        )  # not sizes > theta, which a small slope rounds away
         signs = (
             torch.zeros_like(v).scatter(1, order, active) * v.detach().sign()
         )  # with these known, theta is linear in z

@@ -93,5 +93,5 @@ def shrinkage(t: Tensor, sizes: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     theta is the largest (s_1 + ... + s_j - slope t) / (j + slope^2), if positive, and j that many.
     """
     excess = torch.cat([torch.zeros_like(t), sizes.cumsum(1)], 1) - slope * t
-    most = (excess / (torch.arange(excess.shape[1]).to(t) + slope**2)).max(1, keepdim=True)
+    most = (excess / (torch.arange(excess.shape[1], device=t.device).to(t) + slope**2)).max(1, keepdim=True)
     return most.values.relu(), most.indices

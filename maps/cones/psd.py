@@ -30,12 +30,12 @@ class PSD(DecomposedCone):
     def __init__(self, order: int) -> None:
         self.order = whole("order", order)
         super().__init__(self.order * (self.order + 1) // 2)
-        column, row = torch.triu_indices(self.order, self.order).unbind()
+        column, row = torch.triu_indices(self.order, self.order, device="cpu").unbind()
         self._lower = row * self.order + column
-        position = torch.zeros(self.order, self.order, dtype=torch.int64)
-        position[row, column] = position[column, row] = torch.arange(self.dim)
+        position = torch.zeros(self.order, self.order, dtype=torch.int64, device="cpu")
+        position[row, column] = position[column, row] = torch.arange(self.dim, device="cpu")
         self._position = position.flatten()
-        self._root = torch.where(row == column, 1.0, torch.tensor(2.0, dtype=torch.float64).sqrt())
+        self._root = torch.where(row == column, 1.0, torch.tensor(2.0, dtype=torch.float64, device="cpu").sqrt())
 
     @classmethod
     def examples(cls) -> list[Cone]:

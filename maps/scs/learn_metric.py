@@ -82,8 +82,13 @@ def learn(
         raise ValueError('family: expected batches that share A and P (and normalize="shared" or False)')
     start = context.shared.R[map.absent : -1]
     block = _blocks(map.step.cone)
-    theta = torch.zeros(int(block.max()) + 1, dtype=start.dtype, requires_grad=True)
-    logit = torch.tensor(math.log(map.settings.alpha / (2 - map.settings.alpha)), dtype=start.dtype, requires_grad=True)
+    theta = torch.zeros(int(block.max()) + 1, dtype=start.dtype, device=start.device, requires_grad=True)
+    logit = torch.tensor(
+        math.log(map.settings.alpha / (2 - map.settings.alpha)),
+        dtype=start.dtype,
+        device=start.device,
+        requires_grad=True,
+    )
     optimizer = torch.optim.Adam([theta, logit], lr=learning_rate)
     plain = copy(map)
     plain.step = copy(map.step)
@@ -142,5 +147,5 @@ def _loss(family: ProblemFamily, map: SCS, problem: Any, context: Context, alpha
 
 def _blocks(cone: ProductCone) -> Tensor:
     """(k,) int64 which rows have one weight together: those of a block that is not separable."""
-    mark = torch.arange(cone.dim, dtype=torch.float64)[None] + 1
+    mark = torch.arange(cone.dim, dtype=torch.float64, device="cpu")[None] + 1
     return torch.unique(cone.share_within_blocks(mark, "max", box=True)[0], return_inverse=True)[1]

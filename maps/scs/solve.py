@@ -161,14 +161,14 @@ def _start(program: ConeProgram, given: Any) -> tuple[ConicPoint | None, Tensor]
     """
     lead = () if program.batch is None else (program.batch,)
     if given is None:
-        return None, torch.zeros(lead, dtype=torch.bool)
+        return None, torch.zeros(lead, dtype=torch.bool, device=program.b.device)
     parts = (given.x, given.y, given.s) if isinstance(given, ConicSolution) else given
     if not isinstance(parts, Sequence) or len(parts) != 3:
         raise TypeError(f"warm_start: expected (x, y, s) or a ConicSolution, got {type(given).__name__}")
     point = []
     for name, part, size in zip("xys", parts, (program.n, program.m, program.m), strict=True):
         try:
-            value = torch.as_tensor(part, dtype=program.b.dtype)
+            value = torch.as_tensor(part, dtype=program.b.dtype, device=program.b.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"warm_start: {name}: expected numbers ({error})") from None
         if tuple(value.shape) != (*lead, size):

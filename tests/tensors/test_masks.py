@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixedpoint.tensors import masks
 from fixedpoint.tensors.masks import where_rows
 
 ROWS = [[], [0], [1, 3], [0, 2, 3], [0, 1, 2, 3]]
@@ -45,3 +48,17 @@ def test_inside_vmap_and_jvp(rows: list[int]) -> None:
 def test_other_dtypes_are_promoted() -> None:
     found = where_rows(mask([0]), torch.zeros(4, 2), torch.ones(4, 2, dtype=torch.float64))
     assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [masks.is_readable, masks.any_row, masks.row_indices, lambda mask: masks.masks_equal(mask, mask)],
+)
+def test_an_error_that_is_not_vmaps_is_not_swallowed(ask: Any) -> None:
+    class Full(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            raise torch.OutOfMemoryError("device out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        ask(torch.zeros(3, dtype=torch.bool).as_subclass(Full))

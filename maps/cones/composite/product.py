@@ -152,7 +152,7 @@ class ProductCone(Cone):
 
 
 def _rows(runs: list[Run]) -> Tensor:
-    return torch.cat([torch.arange(run.start, run.stop) for run in runs])
+    return torch.cat([torch.arange(run.start, run.stop, device="cpu") for run in runs])
 
 
 def _group(runs: list[Run]) -> Group:

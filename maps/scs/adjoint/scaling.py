@@ -74,4 +74,4 @@ def _sizes(matrix: Matrix) -> tuple[Tensor, Tensor]:
 
 def _axes(matrix: SparseMatrix) -> list[tuple[int, Tensor]]:
     """Of rows and columns how many there are, and those of the stored entries."""
-    return list(zip(matrix.pattern.shape, matrix.pattern.index, strict=True))
+    return list(zip(matrix.pattern.shape, matrix.pattern.index(matrix.values.device), strict=True))

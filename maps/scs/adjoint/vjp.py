@@ -117,7 +117,7 @@ def vjp(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, dx: Tensor, dy: T
 def _outer(leaf: Matrix, *pairs: tuple[Tensor, Tensor]) -> Matrix:
     """The sum of u v' over the pairs, in the form of a leaf: its batch axis, or the sum over the batch; its pattern."""
     if isinstance(leaf, SparseMatrix):
-        (m, n), (rows, columns) = leaf.pattern.shape, leaf.pattern.index
+        (m, n), (rows, columns) = leaf.pattern.shape, leaf.pattern.index(leaf.values.device)
         if DENSE * len(leaf.pattern) >= m * n:
             left, right = torch.stack([u for u, _ in pairs], 2), torch.stack([v for _, v in pairs], 1)
             values = (left @ right).flatten(1).index_select(1, rows * n + columns)

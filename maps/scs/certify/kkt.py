@@ -71,7 +71,7 @@ def kkt_error(program: ConeProgram, x: Any, y: Any, s: Any) -> Tensor:
     single = program.batch is None
     points = []
     for name, value, size in (("x", x, program.n), ("y", y, program.m), ("s", s, program.m)):
-        point = torch.as_tensor(value, dtype=program.b.dtype)
+        point = torch.as_tensor(value, dtype=program.b.dtype, device=program.b.device)
         expected = (size,) if single else (program.batch, size)
         if tuple(point.shape) != expected:
             raise ValueError(f"{name}: expected shape {expected}, got {tuple(point.shape)}")

@@ -102,8 +102,8 @@ def judged(
         violation = {name: terms[name][0] for name in ("primal", "dual", "gap")}
         limits = {name: slack * (eps_abs + eps_rel * terms[name][1]) for name in violation}
         kept = torch.stack([violation[name] <= limit for name, limit in limits.items()]).all(0)
-        exact = max(eps_abs, eps_rel) == 0 or kept
-        status = torch.where((status == Status.CONVERGED) & ~torch.as_tensor(exact), Status.STALLED, status)
+        exact = kept | (max(eps_abs, eps_rel) == 0)
+        status = torch.where((status == Status.CONVERGED) & ~exact, Status.STALLED, status)
     for verdict, prove in ((Status.PRIMAL_INFEASIBLE, infeasible), (Status.DUAL_INFEASIBLE, unbounded)):
         rows = status == verdict
         if not is_readable(rows) or not bool(rows.any()):

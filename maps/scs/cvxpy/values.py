@@ -93,7 +93,7 @@ def _of_one_dtype(parameters: Sequence[Any], values: Sequence[Any]) -> list[Tens
     for parameter, value in zip(parameters, values, strict=True):
         name = parameter.name()
         try:
-            tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+            tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value), device="cpu")
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name}: expected numbers in a tensor or an array ({error})") from None
         if tensor.is_floating_point() and isinstance(value, Tensor | np.ndarray):
@@ -128,7 +128,7 @@ def _faults(parameter: Any, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     name, attributes, flat = parameter.name(), parameter.attributes, value.reshape(len(value), -1)
     if not flat.shape[1]:
         return
-    finite = torch.ones(len(flat), dtype=torch.bool)
+    finite = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
     if not bool(torch.isfinite(flat.sum())):  # one pass; by entries only where there is need
         finite = torch.isfinite(flat).all(1)
         yield f"{name}: expected finite numbers, got NaN or infinity", ~finite

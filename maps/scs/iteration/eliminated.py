@@ -59,7 +59,7 @@ class ReducedOperator(NamedTuple):
             return self._replace(read=None, seen=None)
         mask = torch.cat([(c != 0).any(0), (b_z != 0).any(0)])
         if P is not None:
-            columns = P.pattern.index[1] if isinstance(P, SparseMatrix) else (P != 0).any(0).nonzero()[:, 0]
+            columns = P.pattern.index(c.device)[1] if isinstance(P, SparseMatrix) else (P != 0).any(0).nonzero()[:, 0]
             mask[columns] = True
         read = mask.nonzero()[:, 0]
         return self._replace(read=read, seen=self.free.index_select(1, read))

@@ -182,8 +182,8 @@ def with_sigma(data: Data, D: Tensor, E: Tensor) -> Scaling:
 
 def _entries(matrix: Matrix, pattern: Pattern) -> _Matrices:
     if isinstance(matrix, Tensor):
-        return _Full(matrix if matrix.ndim == 3 else matrix[None], *pattern.index)
-    return _Entries(matrix.values if matrix.ndim == 3 else matrix.values[None], *pattern.index)
+        return _Full(matrix if matrix.ndim == 3 else matrix[None], *pattern.index(matrix.device))
+    return _Entries(matrix.values if matrix.ndim == 3 else matrix.values[None], *pattern.index(matrix.values.device))
 
 
 def _rescaled(data: _Data, step: Scaling) -> _Data:

@@ -80,10 +80,10 @@ def _solve(
     """H^{-1} right."""
     matrix = SparseMatrix(A, A_pattern)
     quadratic = None if P_pattern is None else SparseMatrix(P, P_pattern)
-    rows, columns = A_pattern.index
+    rows, columns = A_pattern.index(right.device)
     diagonal = right.new_full(right.shape, rho_x).index_add(1, columns, A * A / R_y[:, rows])
     if P_pattern is not None:
-        rows, columns = P_pattern.index
+        rows, columns = P_pattern.index(right.device)
         diagonal = diagonal.index_add(1, columns, torch.where(rows == columns, P, torch.zeros_like(P)))
     tolerance = TOLERANCE if right.dtype == torch.float64 else 1e-6
     return conjugate_gradients(partial(_reduced, matrix, quadratic, R_y, rho_x), right, 1 / diagonal, tolerance)

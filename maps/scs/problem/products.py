@@ -60,6 +60,11 @@ class Layout(NamedTuple):
     rest_rows: Tensor
     rest_columns: Tensor
 
+    def to(self, device: torch.device) -> Layout:
+        """With its tensors there."""
+        block = self.block._replace(places=self.block.places.to(device))
+        return Layout(block, *(part.to(device) for part in self[1:]))
+
 
 def _index(part: np.ndarray) -> Tensor:
     return torch.from_numpy(part.astype(np.int64))

@@ -147,7 +147,9 @@ def _tensor(name: str, value: Numbers) -> Tensor:
             tensor = tensor.to_dense()
     else:
         try:
-            tensor = torch.as_tensor(np.array(value))  # a copy: later edits of what was given must not reach it
+            tensor = torch.as_tensor(
+                np.array(value), device="cpu"
+            )  # a copy: later edits of what was given must not reach it
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name}: expected numbers in a tensor, array or SciPy matrix ({error})") from None
     if tensor.is_complex():
@@ -189,7 +191,7 @@ def _mirrored(P: Matrix) -> tuple[Matrix, str]:
         full = (np.concatenate([rows, columns[off]]), np.concatenate([columns, rows[off]]))
         order = np.lexsort((full[1], full[0]))
         mirror = Pattern(full[0][order], full[1][order], P.pattern.shape)
-        P = SparseMatrix(P.values[..., torch.from_numpy(every[order])], mirror)
+        P = SparseMatrix(P.values[..., torch.from_numpy(every[order]).to(P.values.device)], mirror)
     else:
         P = P.triu() + P.triu(1).mT if above else P.tril() + P.tril(-1).mT
     return P, "upper" if above else "lower"

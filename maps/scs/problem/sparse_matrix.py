@@ -30,15 +30,28 @@ class Pattern:
         places = np.indices((rows, columns), dtype=np.int64).reshape(2, -1)
         return cls(places[0], places[1], (rows, columns))
 
-    @cached_property
-    def index(self) -> tuple[Tensor, Tensor]:
-        """(rows, columns) as tensors."""
-        return torch.from_numpy(self.rows), torch.from_numpy(self.columns)
+    def index(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(rows, columns) as tensors there."""
+        found = self._indices.get(device)
+        if found is None:
+            rows, columns = (torch.from_numpy(part).to(device) for part in (self.rows, self.columns))
+            found = self._indices[device] = rows, columns
+        return found
+
+    def layout(self, device: torch.device) -> Layout:
+        """For products there."""
+        found = self._layouts.get(device)
+        if found is None:
+            found = self._layouts[device] = layout(self.rows, self.columns, self.shape).to(device)
+        return found
 
     @cached_property
-    def layout(self) -> Layout:
-        """For products."""
-        return layout(self.rows, self.columns, self.shape)
+    def _indices(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
+
+    @cached_property
+    def _layouts(self) -> dict[torch.device, Layout]:
+        return {}
 
     @cached_property
     def compressed(self) -> Compressed:
@@ -90,7 +103,7 @@ class SparseMatrix:
             raise ValueError(
                 f"expected matrices with one sparsity pattern, but that of instance {different[0]} differs"
             )
-        values = torch.as_tensor(np.stack([c.data for c in coo]) if many else coo[0].data.copy())
+        values = torch.from_numpy(np.stack([c.data for c in coo]) if many else coo[0].data.copy())
         return cls(values if values.is_floating_point() else values.to(torch.float64), patterns[0])
 
     @property
@@ -111,23 +124,26 @@ class SparseMatrix:
     def to_dense(self) -> Tensor:
         """(m, n) or (B, m, n)."""
         m, n = self.pattern.shape
-        rows, columns = self.pattern.index
+        rows, columns = self.pattern.index(self.values.device)
         flat = self.values.new_zeros(*self.values.shape[:-1], m * n)
         return flat.index_add(-1, rows * n + columns, self.values).unflatten(-1, (m, n))
 
     def scaled(self, left: Tensor, right: Tensor) -> SparseMatrix:
         """Row i times left[:, i], column j times right[:, j]; (B or 1, m), (B or 1, n)."""
-        rows, columns = self.pattern.index
+        rows, columns = self.pattern.index(self.values.device)
         return SparseMatrix(self.values * left[:, rows] * right[:, columns], self.pattern)
 
     def product(self, vector: Tensor, *, transposed: bool) -> Tensor:
         """(B, n) -> (B, m); transposed (B, m) -> (B, n)."""
         if self.ndim == 3:
-            return product(self.values, self.pattern.layout, self.pattern.shape, vector, transposed=transposed)
+            return product(
+                self.values, self.pattern.layout(vector.device), self.pattern.shape, vector, transposed=transposed
+            )
         found = self._host.product(self.values, self.pattern, vector, transposed=transposed)
         if found is not None:
             return found
-        source, target = self.pattern.index if transposed else self.pattern.index[::-1]
+        rows, columns = self.pattern.index(vector.device)
+        source, target = (rows, columns) if transposed else (columns, rows)
         size = self.pattern.shape[1 if transposed else 0]
         products = self.values * vector.index_select(1, source)
         return vector.new_zeros(vector.shape[0], size).index_add(1, target, products)
@@ -222,12 +238,14 @@ def symmetrized(matrix: Matrix) -> Matrix:
     order = np.lexsort((rows, columns))
     if not np.array_equal(rows[order], columns) or not np.array_equal(columns[order], rows):
         return matrix
-    return SparseMatrix((matrix.values + matrix.values[..., torch.from_numpy(order)]) / 2, matrix.pattern)
+    return SparseMatrix(
+        (matrix.values + matrix.values[..., torch.from_numpy(order).to(matrix.values.device)]) / 2, matrix.pattern
+    )
 
 
 def entries(matrix: Matrix, pattern: Pattern) -> Tensor:
     """(nnz,) or (B, nnz) the entries at a pattern's places (of a sparse matrix: its own)."""
     if isinstance(matrix, SparseMatrix):
         return matrix.values
-    rows, columns = pattern.index
+    rows, columns = pattern.index(matrix.device)
     return matrix[..., rows, columns]

@@ -37,10 +37,13 @@ def _coupled(P: SparseMatrix) -> tuple[SparseMatrix, Tensor]:
     rows, columns = P.pattern.rows, P.pattern.columns
     coupled = np.unique(np.concatenate([part[rows != columns] for part in (rows, columns)]))
     inside = np.isin(rows, coupled) & np.isin(columns, coupled)
-    size, places = P.values.abs().amax(-1) if len(rows) else P.values.sum(-1), torch.from_numpy(np.flatnonzero(~inside))
+    size, places = (
+        P.values.abs().amax(-1) if len(rows) else P.values.sum(-1),
+        torch.from_numpy(np.flatnonzero(~inside)).to(P.values.device),
+    )
     lone = (P.values[..., places] < -_limits(size, P.pattern.shape[0])[1][..., None]).any(-1)
     place = np.searchsorted(coupled, rows[inside]), np.searchsorted(coupled, columns[inside])
-    kept = P.values[..., torch.from_numpy(np.flatnonzero(inside))]
+    kept = P.values[..., torch.from_numpy(np.flatnonzero(inside)).to(P.values.device)]
     return SparseMatrix(kept, Pattern(*place, (len(coupled), len(coupled)))), lone
 
 
@@ -53,7 +56,7 @@ def _limits(size: Tensor, n: int) -> tuple[Tensor, Tensor]:
 def _dense(P: Tensor) -> tuple[Tensor, Tensor]:
     """(asymmetric, indefinite), (B,) each, or scalars."""
     if not P.shape[-1]:
-        return (none := torch.zeros(P.shape[:-2], dtype=torch.bool)), none
+        return (none := torch.zeros(P.shape[:-2], dtype=torch.bool, device=P.device)), none
     asymmetry, shift = _limits(P.abs().amax((-2, -1), keepdim=True), P.shape[-1])
     skew = ((P - P.mT).abs() > asymmetry).any(-1).any(-1)
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
@@ -79,5 +82,5 @@ def _sparse(P: SparseMatrix) -> tuple[Tensor, Tensor]:
         except RuntimeError:  # a pivot of exactly 0
             definite = False
         found.append((bool(abs(matrix - matrix.T).max() > asymmetry), not definite))
-    skew, indefinite = (torch.tensor(part) for part in zip(*found, strict=True))
+    skew, indefinite = (torch.tensor(part, device=P.values.device) for part in zip(*found, strict=True))
     return (skew, indefinite) if P.ndim == 3 else (skew[0], indefinite[0])

@@ -91,7 +91,7 @@ def test_features_are_the_scaled_data_that_varies() -> None:
     seen = plain.featurize(plain.setup(shared))
     assert torch.equal(seen[:, : many.m], many.b)
     tail = seen[0, many.m + many.n :]
-    rows, columns = many.patterns["P"].index
+    rows, columns = many.patterns["P"].index(many.b.device)
     assert torch.equal(tail, many.P[0][rows, columns])
 
 

@@ -63,7 +63,7 @@ def test_dense_matrices_are_scaled_as_sparse_ones(shared: bool) -> None:
 
 
 def _values(program: ConeProgram, name: str) -> torch.Tensor:
-    rows, columns = program.patterns[name].index
+    rows, columns = program.patterns[name].index(program.b.device)
     return getattr(program, name)[..., rows, columns]
 
 

@@ -56,7 +56,7 @@ def test_products(kind: str, batched: bool, count: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_block_is_found(kind: str) -> None:
-    layout = pattern(kind).layout
+    layout = pattern(kind).layout(torch.device("cpu"))
     size = {"regular": 630, "gaps": 600, "scattered": 600, "holes": 570, "none": 0}[kind]
     assert layout.block.places.numel() == size
     assert layout.block.places.numel() + len(layout.rest) == len(pattern(kind))
