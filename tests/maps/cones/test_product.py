@@ -135,7 +135,7 @@ def test_scaling_is_shared_within_blocks() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("cone", ProductCone.examples(), ids=str)
 def test_the_laws_of_cones(cone: Cone) -> None:
-    check_cone(cone)
+    check_cone(cone, examples=10)
 
 
 @pytest.mark.parametrize(

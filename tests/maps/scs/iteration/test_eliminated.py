@@ -61,9 +61,9 @@ def test_checks_by_what_the_system_says_are_checks_by_products(kind: str, normal
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["full", "mixed"])
 def test_it_solves_what_the_whole_map_solves(kind: str, precision: str) -> None:
-    program = batch(kind, range(4))
+    program = batch(kind, range(2))
     found = solve(program, eliminate=True, precision=precision, eps_abs=1e-7, eps_rel=1e-7, **STATIC)
-    known = solve(program, eps_abs=1e-9, eps_rel=1e-9)
+    known = solve(program, eps_abs=1e-8, eps_rel=1e-8, check_interval=5)
     assert bool((found.status == fp.Status.CONVERGED).all())
     assert float(kkt_error(program, found.x, found.y, found.s).max()) <= 1.01e-7
     torch.testing.assert_close(found.objective, known.objective, rtol=1e-4, atol=1e-5)
