@@ -71,8 +71,8 @@ class Adaptation(NamedTuple):
     """(B, n) the point last evaluated, in the new coordinates."""
     fx: Tensor
     """(B, n) the map's value there."""
-    changed: Tensor
-    """(B,) bool, the instances whose coordinates changed: the accelerator begins anew there."""
+    changed: Tensor | None
+    """(B,) bool, the instances whose coordinates changed: the accelerator begins anew there. None: those of nobody."""
 
 
 class Progress(NamedTuple):

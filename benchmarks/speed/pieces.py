@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.store import ROOT
 
 PROJECT = tuple(str(ROOT / folder) + "/" for folder in ("fixedpoint", "maps", "accelerators"))
-IN_MAP = {"linear_systems": "linear system", "/cones/": "projection", "tau_tilde": "tau"}
+IN_MAP = {"linear_systems": "linear system", "/cones/": "projection", "embedding": "tau"}
 """Part of a file's name -> piece, within an evaluation."""
 MAKING = ("of", "__init__", "setup", "initial", "featurize")
 """Functions of a map that are called once."""

@@ -17,7 +17,7 @@ from fixedpoint.protocol import Accelerator, FixedPointMap
 from fixedpoint.solution import Adaptation, Assessment, Check, Evaluation, Progress, Status, Trajectory
 from fixedpoint.solve.stopping import Stopping
 from fixedpoint.tensors import pytrees
-from fixedpoint.tensors.masks import any_row, is_readable, masks_equal, row_indices, where_rows
+from fixedpoint.tensors.masks import is_readable, row_indices, where_rows
 
 _COMPACT_FROM, _WORTH = 8, 0.8
 """Smaller batches, and larger shares of what is still in flight, are not worth re-indexing."""
@@ -47,17 +47,18 @@ class Iteration:
 
     def advance(self, at: Evaluation, done: Tensor | None = None, adapted: Adaptation | None = None) -> None:
         """Let the accelerator choose the next point; rows in `done` (B,) keep theirs, their states no longer matter.
+        None where there are none, so that values need not be read.
 
         Rows whose coordinates the map has changed go on from f(x), and the accelerator begins anew there.
         """
         x, state = self.accelerator.step(at, self.state)
         if adapted is not None:
             self.context = adapted.context
-            if any_row(adapted.changed):
+            if adapted.changed is not None:
                 fresh = self.accelerator.restart(adapted.fx, self.map.metric(self.context))
                 x = where_rows(adapted.changed, adapted.fx, x)
                 state = pytrees.transform(partial(where_rows, adapted.changed), fresh, state)
-        self.x = x if done is None or not any_row(done) else where_rows(done, at.x, x)
+        self.x = x if done is None else where_rows(done, at.x, x)
         self.state = state
 
     def detach(self) -> None:
@@ -179,11 +180,13 @@ def run(
     done = torch.zeros_like(rows, dtype=torch.bool) if invalid is None else invalid
     claimed = torch.full_like(rows, Status.RUNNING)
     callback, checked = stopping.callback, 0
+    waiting = invalid  # `done`, None where it is known to be empty
+    alive = None if invalid is not None else len(rows)  # how many are not done, where that is known
     for count in itertools.count(1):
         at, aux = iteration.evaluate()
         is_check, last = stopping.due(count)
         if not is_check:
-            iteration.advance(at, done)
+            iteration.advance(at, waiting)
             continue
         assessment = iteration.assess(at, aux)
         status = stopping.verdict(at, assessment, claimed, map.metric(iteration.context))
@@ -191,7 +194,9 @@ def run(
         if last:
             status = torch.where(status == Status.RUNNING, stopping.exhausted, status)
         finished = done | (status != Status.RUNNING)
-        if result is None or last or callback is not None or not masks_equal(finished, done):
+        live = row_indices(~finished)
+        settled = live is not None and live.numel() == alive  # nobody finished
+        if result is None or last or callback is not None or not settled:
             fresh = ~done if last or callback is not None else finished & ~done
             if result is None and invalid is not None:
                 status, fresh = torch.where(invalid, Status.INVALID, status), fresh | invalid
@@ -205,14 +210,16 @@ def run(
             if callback(progress):
                 early = result.status == Status.RUNNING
                 return result._replace(status=torch.where(early, Status.MAX_EVALUATIONS, result.status))
-        live = row_indices(~finished)
         if last or (live is not None and live.numel() == 0):
             break
-        iteration.advance(at, finished, map.adapt(at, aux, iteration.context, Check(assessment, count - checked)))
-        done, checked = finished, count
+        check, checked = Check(assessment, count - checked), count
+        done, alive = finished, None if live is None else live.numel()
+        waiting = None if alive == len(rows) else done
+        iteration.advance(at, waiting, map.adapt(at, aux, iteration.context, check))
         if live is not None and finished.shape[0] >= _COMPACT_FROM and live.numel() <= _WORTH * finished.shape[0]:
             iteration.compact(live)
             rows, done, claimed = rows[live], done[live], claimed[live]
+            waiting = None  # those that are left are not done
     assert result is not None
     return result
 

@@ -204,22 +204,23 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         history, changed = adaptive_scale.update(rows.history, check.assessment.norms, check.evaluations)
         rows = rows._replace(history=history)
         x, fx = at.x, at.fx
-        if any_row(changed):
-            R = metric_diagonal(self.formulation, history.scale)
-            solver, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
-            try:
-                system = linear_systems.factor(solver, KktMatrix(data.A, data.P, R_y, self.settings.rho_x))
-            except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
-                rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
-                return Adaptation(context._replace(rows=rows), x, fx, torch.zeros_like(changed))
-            x = x + where_rows(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
-            fx = x + at.residual
-            rows = rows._replace(
-                R=R,
-                signed=signed(R, self.n),
-                system=system,
-                **homogeneous(system, R, data.c, data.b, self.absent, data.b.dtype),
-            )
+        if not any_row(changed):
+            return Adaptation(context._replace(rows=rows), x, fx, None)
+        R = metric_diagonal(self.formulation, history.scale)
+        solver, data, R_y = context.shared.solver, rows.data, R[:, self.n : -1]
+        try:
+            system = linear_systems.factor(solver, KktMatrix(data.A, data.P, R_y, self.settings.rho_x))
+        except linear_systems.FactorizationError:  # the batch goes on with the scales that it has, and waits anew
+            rows = rows._replace(history=history._replace(scale=context.rows.history.scale))
+            return Adaptation(context._replace(rows=rows), x, fx, None)
+        x = x + where_rows(changed, aux.slack(self._metric(context)) * (1 / R - 1 / rows.R), torch.zeros_like(x))
+        fx = x + at.residual
+        rows = rows._replace(
+            R=R,
+            signed=signed(R, self.n),
+            system=system,
+            **homogeneous(system, R, data.c, data.b, self.absent, data.b.dtype),
+        )
         return Adaptation(context._replace(rows=rows), x, fx, changed)
 
     def original(self, at: Evaluation, aux: InnerPoint, context: Context) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from maps.cones import ProductCone
+from maps.scs.iteration.embedding import tau_tilde
 from maps.scs.iteration.state import InnerPoint
 
 
@@ -31,7 +32,7 @@ class Step:
         Args:
             v: (B, l).
             p: (B, n + m).
-            g: (B, n + m) K^{-1} (c, -b); `weighted` R g, `curvature` (B, 1): see `tau_tilde`.
+            g: (B, n + m) K^{-1} (c, -b); `weighted` R g, `curvature` (B, 1): see `embedding.tau_tilde`.
             R: (l,) or (B, l).
             bounds: of the box cone, scaled.
         """
@@ -57,33 +58,3 @@ class Step:
         if self.free:
             following = torch.cat([torch.add(v[:, : self.free], half[:, : self.free], alpha=self.alpha), following], 1)
         return following, InnerPoint(v, half, u)
-
-
-def tau_tilde(step: Tensor, p: Tensor, eta: Tensor, weighted: Tensor, curvature: Tensor, weight: Tensor) -> Tensor:
-    """(B, 1) tau~: the larger root of a tau^2 + b tau + c = 0, without cancellation.
-
-    With the state (mu, eta), p = K^{-1} (R_x mu_x, -R_y mu_y), g = K^{-1} (c, -b) and inner products in the metric R:
-    a = tau_factor + <g, g>, b = <mu - 2 p, g> - tau_factor eta, c = <p, p - mu>.
-
-    Args:
-        step: (B, n + m) p - mu.
-        p: (B, n + m).
-        eta: (B, 1).
-        weighted: (B, n + m) R g.
-        curvature: (B, 1) a.
-        weight: (n + m + 1,) or (B, n + m + 1) R.
-    """
-    b = -_dot(step + p, weighted) - weight[..., -1:] * eta
-    c = _dot(p, weight[..., :-1] * step)
-    discriminant = b * b - 4 * curvature * c
-    real = discriminant > 0
-    root = torch.sqrt(torch.where(real, discriminant, 1.0))
-    ahead, twice = b > 0, 2 * curvature
-    q = torch.where(ahead, -(b + root) / 2, 1.0)
-    stable = torch.where(ahead, c / q, (root - b) / twice)
-    return torch.where(real, stable, -b / twice)
-
-
-def _dot(one: Tensor, two: Tensor) -> Tensor:
-    """(B, 1)"""
-    return (one * two).sum(1, keepdim=True)
