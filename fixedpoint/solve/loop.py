@@ -196,7 +196,7 @@ def run(
         finished = done | (status != Status.RUNNING)
         live = row_indices(~finished)
         settled = live is not None and live.numel() == alive  # nobody finished
-        if result is None or last or callback is not None or not settled:
+        if last or callback is not None or not settled:
             fresh = ~done if last or callback is not None else finished & ~done
             if result is None and invalid is not None:
                 status, fresh = torch.where(invalid, Status.INVALID, status), fresh | invalid
