@@ -126,17 +126,16 @@ def prepare(program: ConeProgram, *, precision: Precision = "full", **options: A
     Args:
         program: a batch; its b and c do not matter.
         precision: as for `solve`.
-        **options: of `solve`: fields of `SCSSettings`, eps_abs and eps_rel.
+        **options: fields of `SCSSettings`, as for `solve`.
 
     Raises:
         TypeError, ValueError: as `solve`; A or P that is not shared, settings that scale or factor each instance by
             itself (normalize=True, adaptive_scale=True).
         FactorizationError: no factorization passed its check.
     """
-    eps = {name: options.pop(name, 1e-4) for name in ("eps_abs", "eps_rel")}
     if unknown := sorted(options.keys() - SETTINGS):
         raise TypeError(f"prepare: unknown {', '.join(unknown)}; known are {', '.join(sorted(SETTINGS))}")
-    map = _map(program, eps["eps_abs"], eps["eps_rel"], options)
+    map = _map(program, 1.0, 1.0, options)
     return fp.prepare(mixed_precision.coarse(map) if precision == "mixed" else map, program)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import cvxpy as cp
 import torch
 
-from fixedpoint import Accelerator, Choice
+from fixedpoint import Accelerator, Choice, Prepared
 from fixedpoint.search_space import SearchSpace
 from fixedpoint.solve.front import Gradient
 from fixedpoint.tensors.masks import where_rows
@@ -22,7 +22,7 @@ from maps.scs.family import ConicFamily
 from maps.scs.iteration.map import SCS
 from maps.scs.iteration.settings import NAMES
 from maps.scs.problem.program import ConeProgram
-from maps.scs.solve import KEYWORDS, ConicSolution, solve
+from maps.scs.solve import KEYWORDS, ConicSolution, prepare, solve
 
 Sampler = Callable[[int, torch.Generator], Sequence[Any]]
 
@@ -201,6 +201,19 @@ class CvxpyFamily(ConicFamily):
             raise type(error)(f"{error}; {hint}") from None
         maximize = isinstance(self.problem.objective, cp.Maximize)
         return recovered(self.canonical.recovery, solution, self.canonical.offset(given.values), maximize)
+
+    def prepare(self, values: Sequence[Any], **options: Any) -> Prepared:
+        """Scale and factor what does not depend on the values, for `solve(..., prepared=)`.
+
+        Args:
+            values: as for `program`, with a batch axis.
+            **options: as for `maps.scs.prepare`; settings of this family need not be repeated.
+
+        Raises:
+            ValueError, TypeError: as `maps.scs.prepare`.
+        """
+        settings = {name: value for name, value in self._settings.items() if name in KEYWORDS}
+        return prepare(self.program(values), **{**settings, **options})
 
     def _marked(self, given: Given) -> ConeProgram:
         """The programs, with NaN in c for the instances that cannot be used, which the solver then marks INVALID."""

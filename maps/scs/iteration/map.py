@@ -70,7 +70,8 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     }
 
     def __init__(self, n: int, cones: ConeSpec | ProductCone, *, features: int = 0, **settings: Any) -> None:
-        self.settings = self.built_with = SCSSettings(**settings)
+        self.settings = SCSSettings(**settings)
+        self.built_with = self.settings.of_iteration
         self.cone = cones if isinstance(cones, ProductCone) else ProductCone(cones)
         self.formulation = Formulation(n, self.cone, self.settings)
         form = self.formulation

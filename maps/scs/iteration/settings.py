@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -88,6 +88,11 @@ class SCSSettings:
             raise ValueError(f"linear_solver: expected one of {', '.join(known)}, got {self.linear_solver!r}")
         if self.eliminate and not linear_systems.can_eliminate(self.linear_solver):
             raise ValueError(f'eliminate: not with linear_solver="{self.linear_solver}", use "auto"')
+
+    @property
+    def of_iteration(self) -> SCSSettings:
+        """Those that the iteration depends on, whatever is asked of its result."""
+        return replace(self, error_weights=(1.0, 1.0), eps_infeas=0.0)
 
     @property
     def coordinates(self) -> dict[str, Any]:

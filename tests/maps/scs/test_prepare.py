@@ -11,13 +11,8 @@ from fixedpoint.experiments.evaluation import generator
 from maps.scs import ConeProgram, SparseMatrix, linear_systems, prepare, solve
 from maps.scs.families.robust_kalman import RobustKalman
 
-SETTINGS: dict[str, Any] = {
-    "adaptive_scale": False,
-    "scale": 2.0,
-    "tau_factor": 100.0,
-    "eps_abs": 1e-6,
-    "eps_rel": 1e-6,
-}
+STATIC: dict[str, Any] = {"adaptive_scale": False, "scale": 2.0, "tau_factor": 100.0}
+SETTINGS: dict[str, Any] = {**STATIC, "eps_abs": 1e-6, "eps_rel": 1e-7}
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def kalman(batch: int = 6, seed: int = 0) -> ConeProgram:
 @pytest.mark.parametrize("normalize", ["shared", False])
 def test_a_factor_is_made_once(normalize: str | bool, factored: list[str]) -> None:
     programs = [kalman(seed=seed) for seed in range(3)]
-    prepared = prepare(programs[0], normalize=normalize, **SETTINGS)
+    prepared = prepare(programs[0], normalize=normalize, **STATIC)
     again = [solve(program, "anderson-2", normalize=normalize, prepared=prepared, **SETTINGS) for program in programs]
     assert len(factored) == 1
     for program, found in zip(programs, again, strict=True):
@@ -55,7 +50,7 @@ def test_a_factor_is_made_once(normalize: str | bool, factored: list[str]) -> No
 def test_nothing_is_taken_over_that_has_changed(factored: list[str]) -> None:
     program = kalman()
     options: dict[str, Any] = {"normalize": "shared", **SETTINGS}
-    prepared = prepare(program, **options)
+    prepared = prepare(program, normalize="shared", **STATIC)
     values = program.A.values.clone()
     other = ConeProgram(SparseMatrix(values, program.A.pattern), program.b, program.c, program.P, program.cones)
     solve(other, "anderson-2", prepared=prepared, **options)
@@ -73,7 +68,7 @@ def test_another_setting_is_refused(changed: dict[str, Any]) -> None:
     program = kalman()
     options: dict[str, Any] = {"normalize": "shared", **SETTINGS}
     with pytest.raises(ValueError, match=r"^prepared: it was made by a map of another"):
-        solve(program, prepared=prepare(program, **options), **{**options, **changed})
+        solve(program, prepared=prepare(program, normalize="shared", **STATIC), **{**options, **changed})
 
 
 def test_mixed_precision_has_a_preparation_of_its_own(factored: list[str]) -> None:
@@ -85,7 +80,7 @@ def test_mixed_precision_has_a_preparation_of_its_own(factored: list[str]) -> No
         "eps_abs": 1e-3,
         "eps_rel": 1e-3,
     }
-    prepared = prepare(program, **options)
+    prepared = prepare(program, normalize="shared", precision="mixed", **STATIC)
     found = solve(program, prepared=prepared, **options)
     assert len(factored) == 1
     assert torch.equal(found.x, solve(program, **options).x)

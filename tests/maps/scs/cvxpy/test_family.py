@@ -176,3 +176,17 @@ def test_a_problem_without_constraints() -> None:
     solution = CvxpyFamily(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p]).solve([[[2.0, 2.0, 0.5]]], **EXACT)
     assert solution.variables[0][0].numpy() == pytest.approx([2, 2, 0.5], abs=1e-7)
     assert solution.duals == []
+
+
+def test_what_does_not_depend_on_the_values_is_prepared_once() -> None:
+    b, x = cp.Parameter(4), cp.Variable(4)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - b) + cp.norm1(x)), [cp.sum(x) == 1])
+    family = CvxpyFamily(problem, [b], adaptive_scale=False)
+    values = [torch.arange(12.0, dtype=torch.float64).reshape(3, 4)]
+    prepared = family.prepare(values)
+    later = [torch.flip(values[0], [0, 1]) / 3]
+    found, alone = (family.solve(later, **options) for options in ({"prepared": prepared}, {}))
+    assert torch.equal(found.variables[0], alone.variables[0])
+    assert torch.equal(found.evaluations, alone.evaluations)
+    with pytest.raises(ValueError, match=r"^prepared: it was made by a map of another"):
+        family.solve(later, prepared=prepared, scale=3.0)
