@@ -96,8 +96,8 @@ def _read(aux: InnerPoint, R: Tensor, context: Context) -> Tensor:
     return found.new_zeros(len(v), R.shape[-1] - aux.v.shape[1]).index_copy(1, response.read, found)
 
 
-def sizes(aux: InnerPoint, R: Tensor, context: Context) -> KktNorms:
-    """As `termination.sizes`, for less: what A and P make of u~ is known from the system that it solves.
+def kkt_norms(aux: InnerPoint, R: Tensor, context: Context) -> KktNorms:
+    """As `residuals.kkt_norms`, for less: what A and P make of u~ is known from the system that it solves.
 
     With w = u - u~: A x = b tau~ on equations and R (u~ - v) + b tau~ on inequalities, P x + A'y~ = -c tau~, and so
     P x + A'y + c tau = A'w + c (tau - tau~), where only inequalities have a w.

@@ -126,7 +126,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         if self.settings.adaptive_scale:
             rows = context.rows
             _, inner = self._from_origin(context)
-            history = adaptive_scale.begin(self.settings.scale, self._sizes(inner, context))
+            history = adaptive_scale.begin(self.settings.scale, self._norms(inner, context))
             context = context._replace(rows=rows._replace(history=history))
         return context
 
@@ -188,7 +188,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def assess(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> Assessment:
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
-        point = self._sizes(aux, context)
+        point = self._norms(aux, context)
         worst = residuals.kkt_residual(point._replace(tau=_safe(point.tau)), self.settings.error_weights)
         worst = torch.where(_vanished(aux)[0][:, 0], torch.inf, worst)
         if self.settings.eps_infeas == 0:
@@ -283,11 +283,11 @@ class SCS(FixedPointMap[ConeProgram, Context]):
             v=torch.cat([free, aux.v], 1), linear_step=torch.cat([torch.zeros_like(free), aux.linear_step], 1)
         )
 
-    def _sizes(self, aux: InnerPoint, context: Context) -> residuals.KktNorms:
+    def _norms(self, aux: InnerPoint, context: Context) -> residuals.KktNorms:
         """Of the inner point."""
         rows, shared, R = context.rows, context.shared, self._metric(context)
         if self.eliminates:
-            return eliminated.sizes(aux, R, context)
+            return eliminated.kkt_norms(aux, R, context)
         data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
         x, y, tau = aux.u.split([self.n, self.m, 1], 1)
         s = aux.slack(R)[:, self.n : -1]

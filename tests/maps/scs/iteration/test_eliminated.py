@@ -54,7 +54,7 @@ def test_checks_by_what_the_system_says_are_checks_by_products(kind: str, normal
     shared, rows = context.shared, context.rows
     data = rows.data if shared.A is None else rows.data._replace(A=shared.A, P=shared.P)
     expected = residuals.kkt_norms(data, rows.units, rows.scaling.sigma, x, y, s, tau)
-    for name, found, size in zip(expected._fields, map._sizes(aux, context), expected, strict=True):
+    for name, found, size in zip(expected._fields, map._norms(aux, context), expected, strict=True):
         torch.testing.assert_close(found, size, rtol=1e-6, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -105,7 +105,7 @@ def test_a_check_reads_no_more_than_it_needs_and_sees_the_same(kalman: ConeProgr
     response = context.shared.response
     assert 0 < len(response.read) < response.free.shape[1] / 2
     everything = context._replace(shared=context.shared._replace(response=response._replace(read=None, seen=None)))
-    for found, expected in zip(map._sizes(aux, context), map._sizes(aux, everything), strict=True):
+    for found, expected in zip(map._norms(aux, context), map._norms(aux, everything), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
