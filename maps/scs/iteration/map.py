@@ -30,15 +30,12 @@ from maps.scs.adjoint import vjp as adjoint
 from maps.scs.iteration import adaptive_scale, eliminated, residuals
 from maps.scs.iteration.settings import Formulation, SCSSettings
 from maps.scs.iteration.setup import homogeneous, metric_diagonal, prepare, setup_each, setup_rows, signed
-from maps.scs.iteration.state import BatchData, ConicPoint, InnerPoint
+from maps.scs.iteration.state import TAU_FLOOR, BatchData, ConicPoint, InnerPoint
 from maps.scs.iteration.step import Step
 from maps.scs.linear_systems import KktMatrix
 from maps.scs.problem.program import ConeProgram
 from maps.scs.problem.sparse_matrix import entries
 from maps.scs.problem.validation import faults
-
-TAU_FLOOR = 1e-12
-"""A solution divides by tau: below this share of the state's size there is none to speak of."""
 
 
 class SCS(FixedPointMap[ConeProgram, Context]):
@@ -189,8 +186,8 @@ class SCS(FixedPointMap[ConeProgram, Context]):
         """The largest relative KKT residual, infinite while tau vanishes; and what a certificate shows."""
         rows = context.rows
         point = self._norms(aux, context)
-        worst = residuals.kkt_residual(point._replace(tau=_safe(point.tau)), self.settings.error_weights)
-        worst = torch.where(_vanished(aux)[0][:, 0], torch.inf, worst)
+        worst = residuals.kkt_residual(point._replace(tau=point.tau.clamp(min=1e-18)), self.settings.error_weights)
+        worst = torch.where(aux.vanished()[0][:, 0], torch.inf, worst)
         if self.settings.eps_infeas == 0:
             return residuals.KktAssessment.of(worst, torch.zeros_like(worst, dtype=torch.int64), point)
         found = residuals.certificate(point, rows.scaling.sigma, rows.weights, self.settings.eps_infeas)
@@ -236,7 +233,7 @@ class SCS(FixedPointMap[ConeProgram, Context]):
     def output(self, evaluation: Evaluation, aux: InnerPoint, context: Context) -> ConicPoint:
         """x, y, s in the original units; where tau vanishes, and there is no point, the direction, of size 1."""
         D, E, sigma = context.rows.scaling
-        gone, length = _vanished(aux)
+        gone, length = aux.vanished()
         scale = torch.where(gone, length.clamp(min=1e-18), aux.tau) * sigma
         whole = self._whole(aux, context)
         x, y, _ = whole.u.split([self.n, self.m, 1], 1)
@@ -325,14 +322,3 @@ def feature_count(program: ConeProgram) -> int:
     """The width of `SCS.featurize` for programs that share what this one shares."""
     varying = [name for name in ("A", "P") if getattr(program, name) is not None and getattr(program, name).ndim == 3]
     return program.m + program.n + sum(len(program.patterns[name]) for name in varying)
-
-
-def _vanished(aux: InnerPoint) -> tuple[Tensor, Tensor]:
-    """(B, 1) where tau has vanished, and the length of (x, y, tau)."""
-    length = torch.linalg.vector_norm(aux.u, dim=1, keepdim=True)
-    return aux.tau <= TAU_FLOOR * length, length
-
-
-def _safe(tau: Tensor) -> Tensor:
-    """tau, or a tiny positive number in place of 0: finite, and never mistaken for a solution (see `assess`)."""
-    return tau.clamp(min=1e-18)

@@ -12,6 +12,9 @@ from maps.scs.iteration.equilibration import Data, Scaling
 from maps.scs.iteration.residuals import CertificateScale, Unscaling
 from maps.scs.linear_systems import LinearSolver, LinearSystem
 
+TAU_FLOOR = 1e-12
+"""A solution divides by tau: below this share of the state's size there is none to speak of."""
+
 
 class ConicPoint(NamedTuple):
     """A primal-dual point of a cone program, in its original units."""
@@ -44,6 +47,11 @@ class InnerPoint(NamedTuple):
     def tau(self) -> Tensor:
         """(B, 1) tau."""
         return self.projected[:, -1:]
+
+    def vanished(self) -> tuple[Tensor, Tensor]:
+        """(B, 1) bool where tau is next to nothing, and (B, 1) the length of (x, y, tau)."""
+        length = torch.linalg.vector_norm(self.u, dim=1, keepdim=True)
+        return self.tau <= TAU_FLOOR * length, length
 
     def slack(self, R: Tensor) -> Tensor:
         """(B, l) R (u - z) = (0, s, kappa)."""

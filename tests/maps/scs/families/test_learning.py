@@ -16,7 +16,8 @@ from maps.scs import SCS, ConeProgram, kkt_error
 from maps.scs.certify.kkt import kkt_merit
 from maps.scs.families.diabetes import DiabetesLasso
 from maps.scs.families.lasso import Lasso
-from maps.scs.iteration.map import TAU_FLOOR, feature_count
+from maps.scs.iteration.map import feature_count
+from maps.scs.iteration.state import TAU_FLOOR
 from tests.maps.scs.programs import CONES, batch, program
 
 
