@@ -24,7 +24,7 @@ class Execution:
         ValueError: a number outside its range; the message names it.
     """
 
-    chunk: int | Literal["auto"] | None = None
+    chunk: int | Literal["auto"] | None = "auto"
     """Most instances that are worked on at once; None for all, "auto" for as many as a cache holds."""
     workers: int = 1
     """Processes that solve chunks side by side."""

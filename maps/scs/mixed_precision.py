@@ -107,7 +107,7 @@ def solve(
             pytrees.take_rows(part, SCS.ranks, index),
             accelerator,
             _going_on(stopping, budget - first_budget),
-            Execution(),
+            Execution(chunk=None),
             start=ConicPoint(*(t[index] for t in output)),
             on_invalid="mark",
             prepared=exact[0],

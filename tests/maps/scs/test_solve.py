@@ -10,6 +10,8 @@ import torch
 from scipy import sparse
 
 import fixedpoint as fp
+from fixedpoint.solve import batch as solve_batches
+from fixedpoint.solve import chunks
 from maps.scs import (
     SCS,
     ConeProgram,
@@ -307,3 +309,20 @@ def test_a_sparse_p_is_tested_where_it_couples_and_where_it_does_not(places: lis
     with pytest.raises(ValueError, match=r"P: expected a positive semidefinite matrix.*instance\(s\) \[1\]"):
         solve(ConeProgram(A, b, c, both, {"l": 3}))
     assert solve(ConeProgram(A, b, c, both[:1] * 2, {"l": 3})).converged.all()
+
+
+def test_both_doors_cut_a_large_batch_into_what_a_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    split = chunks.solve
+
+    def noting(part: Any, look: Any, size: int, chunk: int, *rest: Any) -> Any:
+        rows.append(chunk)
+        return split(part, look, size, chunk, *rest)
+
+    monkeypatch.setattr(solve_batches, "CACHE", 1)
+    monkeypatch.setattr(chunks, "solve", noting)
+    A, b = np.vstack([np.eye(2), -np.eye(2)]), np.ones(4)
+    many = ConeProgram(A, b, np.random.default_rng(0).standard_normal((100, 2)), np.eye(2), {"l": 4})
+    solve(many, max_evaluations=3)
+    fp.solve(SCS.of(many), many, max_evaluations=3)
+    assert rows == [64, 64]
